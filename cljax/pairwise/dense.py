@@ -1,0 +1,47 @@
+"""Reductions with the whole score matrix in memory: plain operations, which JAX differentiates (forward mode too)."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cljax.pairwise.similarity import accumulator, scores
+from cljax.pairwise.terms import Max, Sum, is_reduction
+
+
+def reduce(queries, keys, terms, rows, columns, params, similarity, centre):
+    """All that `terms` asks for, from one matrix: see `pairwise.reduce`."""
+    matrix = scores(similarity, queries, keys, centre)
+    row = jax.tree.map(lambda leaf: leaf[:, None], rows)
+    column = jax.tree.map(lambda leaf: leaf[None], columns)
+    return jax.tree.map(lambda term: _reduce(term, matrix.shape, accumulator(matrix)), terms(matrix, row, column, params), is_leaf=is_reduction)
+
+
+def _reduce(term, shape, dtype):
+    value, where = spread(term, shape, dtype)
+    if isinstance(term, Sum):
+        return jnp.sum(jnp.where(where, value, 0), axis=term.axis)
+    value = jnp.where(where, value, -jnp.inf)
+    return maximum(value, term.axis) if isinstance(term, Max) else logsumexp(value, term.axis)
+
+
+def spread(term, shape, dtype):
+    """A term's value and mask over the whole block."""
+    where = True if term.where is None else term.where
+    return jnp.broadcast_to(jnp.asarray(term.value, dtype), shape), jnp.broadcast_to(where, shape)
+
+
+def logsumexp(value, axis):
+    """log(sum(exp(value))), -inf where all are -inf, with zero gradient there; NaN and inf surface."""
+    highest = lax.stop_gradient(jnp.max(value, axis=axis, keepdims=True))
+    highest = jnp.where(jnp.isfinite(highest), highest, 0)
+    total = jnp.sum(jnp.exp(value - highest), axis=axis)
+    empty = total == 0
+    return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, total)) + jnp.squeeze(highest, axis))
+
+
+def maximum(value, axis):
+    """The largest value and its first index; NaN is the largest (`argmax` sees it where XLA's maximum on CPU does not)."""
+    index = jnp.argmax(lax.stop_gradient(value), axis=axis).astype(jnp.int32)
+    return jnp.squeeze(jnp.take_along_axis(value, jnp.expand_dims(index, axis), axis), axis), index
+
+
