@@ -1,8 +1,8 @@
 """The ground that every room stands on; it imports nothing of cljax."""
 
-from cljax.core import check
+from cljax.core import check, provenance
 from cljax.core.compat import vary, varying_axes
 from cljax.core.numerics import safe_norm, safe_normalize
 from cljax.core.permutation import permutation
 
-__all__ = ["check", "permutation", "safe_norm", "safe_normalize", "vary", "varying_axes"]
+__all__ = ["check", "permutation", "provenance", "safe_norm", "safe_normalize", "vary", "varying_axes"]
