@@ -4,30 +4,31 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cljax.pairwise.similarity import accumulator, scores
-from cljax.pairwise.terms import Max, Sum, is_reduction
+from cljax.pairwise.similarity import scores
+from cljax.pairwise.terms import Max, Sum, reductions
 
 
 def reduce(queries, keys, terms, rows, columns, params, similarity, centre):
-    """All that `terms` asks for, from one matrix: see `pairwise.reduce`."""
+    """All that `terms` asks for, as `pairwise.reduce`: a list of results, the structure of their tree, and the kind and axis of each."""
     matrix = scores(similarity, queries, keys, centre)
     row = jax.tree.map(lambda leaf: leaf[:, None], rows)
     column = jax.tree.map(lambda leaf: leaf[None], columns)
-    return jax.tree.map(lambda term: _reduce(term, matrix.shape, accumulator(matrix)), terms(matrix, row, column, params), is_leaf=is_reduction)
+    found, structure = reductions(terms(matrix, row, column, params), matrix.shape)
+    return [_reduce(term, matrix) for term in found], structure, [(type(term), term.axis) for term in found]
 
 
-def _reduce(term, shape, dtype):
-    value, where = spread(term, shape, dtype)
+def _reduce(term, matrix):
+    value, where = spread((term.value, True if term.where is None else term.where), matrix.shape, matrix.dtype)
     if isinstance(term, Sum):
         return jnp.sum(jnp.where(where, value, 0), axis=term.axis)
     value = jnp.where(where, value, -jnp.inf)
     return maximum(value, term.axis) if isinstance(term, Max) else logsumexp(value, term.axis)
 
 
-def spread(term, shape, dtype):
+def spread(pair, shape, dtype):
     """A term's value and mask over the whole block."""
-    where = True if term.where is None else term.where
-    return jnp.broadcast_to(jnp.asarray(term.value, dtype), shape), jnp.broadcast_to(where, shape)
+    value, where = pair
+    return jnp.broadcast_to(jnp.asarray(value, dtype), shape), jnp.broadcast_to(where, shape)
 
 
 def logsumexp(value, axis):

@@ -1,19 +1,25 @@
 """Reductions over all pairs of queries and keys, without holding their score matrix."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
-from cljax.core import check
-from cljax.pairwise import dense
+from cljax.core import check, vary, varying_axes
+from cljax.pairwise import blockwise, dense
 from cljax.pairwise.similarity import SIMILARITIES, centre
-from cljax.pairwise.terms import TermFn
+from cljax.pairwise.terms import LogSumExp, Max, TermFn
+
+IMPLEMENTATIONS = ("auto", "dense", "blockwise")
+COLLECTIVES = ("gather",)
+_BLOCK = 1024
+_DENSE_UP_TO = 2**18  # pairs
 
 
-def index(batch, axis_name=None):
+def index(batch: int, axis_name: str | None = None) -> Int[Array, " batch"]:
     """The global index of this device's rows: what a term compares to tell self from others.
 
     Args:
@@ -21,7 +27,11 @@ def index(batch, axis_name=None):
       axis_name: the mapped axis over which the rows are split, or None.
 
     Returns:
-      int32 `[batch]`: `axis_index * batch + 0, 1, ...`.
+      int32 `[batch]`: `axis_index * batch + (0, 1, ...)`.
+
+    Raises:
+      TypeError: `batch` is not an integer.
+      ValueError: `batch` is negative, or `axis_name` is not mapped.
     """
     check.integer("batch", batch, at_least=0)
     check.axis("axis_name", axis_name)
@@ -29,10 +39,120 @@ def index(batch, axis_name=None):
     return local if axis_name is None else local + lax.axis_index(axis_name).astype(jnp.int32) * batch
 
 
-def reduce(queries, keys, terms, *, rows=None, columns=None, params=None, similarity="dot", block_size=None, implementation="auto", axis_name=None, collective="gather"):
-    check.choice("similarity", similarity, SIMILARITIES)
+def reduce(
+    queries: Float[ArrayLike, "B D"],
+    keys: Float[ArrayLike, "N D"] | None,
+    terms: TermFn,
+    *,
+    rows: PyTree = None,
+    columns: PyTree = None,
+    params: PyTree = None,
+    similarity: Literal["dot", "cosine", "sqeuclidean"] = "dot",
+    block_size: int | None = None,
+    implementation: Literal["auto", "dense", "blockwise"] = "auto",
+    axis_name: str | None = None,
+    collective: Literal["gather"] = "gather",
+) -> Any:
+    r"""Log-sum-exps, sums and maxima along the rows and columns of a function of all similarities, without holding them.
+
+    For every pair of a query i and a key j, `terms` is given the score $s_{ij}$ and what is known of row i and column j, and names what is to be reduced:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from cljax import pairwise
+    >>> def terms(scores, row, column, temperature):
+    ...     logits = scores / temperature
+    ...     own = row == column
+    ...     return {"positive": pairwise.Sum(logits, where=own), "all": pairwise.LogSumExp(logits), "hardest": pairwise.Max(scores, where=~own)}
+    >>> a, b = jax.random.normal(jax.random.key(0), (2, 8, 16))
+    >>> found = pairwise.reduce(a, b, terms, rows=pairwise.index(8), columns=pairwise.index(8), params=0.1, similarity="cosine")
+    >>> loss = found["all"] - found["positive"]           # InfoNCE, one value a query
+    >>> loss.shape, found["hardest"][1].dtype
+    ((8,), dtype('int32'))
+
+    Exact, and differentiable by reverse mode (also twice) in `queries`, `keys`, the float leaves of `rows`, `columns` and `params`, and all that `terms` closes over; forward
+    mode with `implementation="dense"`. Scores and sums are float32 (float64 for float64 inputs) for inputs of any float dtype.
+
+    Args:
+      queries: floats `[B, D]`.
+      keys: floats `[N, D]`, or None where the queries are their own keys; `columns` is then `rows`.
+      terms: a `TermFn`, elementwise maths on a block of scores `[b, n]`. Its values must be finite where they are masked too: `where` removes a value, not the NaN
+        of a derivative.
+      rows: a tree of arrays with leading axis B; `terms` gets the leaves as `[b, 1, ...]`.
+      columns: a tree of arrays with leading axis N; `terms` gets the leaves as `[1, n, ...]`.
+      params: a tree of arrays that `terms` gets whole. Learned values are better passed here than closed over: under `jax.shard_map` the derivative of a closed-over replicated
+        value is summed over the mesh once a block instead of once.
+      similarity: `"dot"`, `"cosine"` (a zero vector has cosine 0 and no gradient) or `"sqeuclidean"` (minus the squared distance).
+      block_size: rows and columns of a block, or None to choose.
+      implementation: `"dense"` holds the scores, `"blockwise"` visits them in blocks and computes them again for the gradient, `"auto"` chooses by their number.
+      axis_name: a mapped axis (`jax.shard_map`, `jax.pmap`, `jax.vmap(axis_name=)`) over which queries and keys are split evenly. Each device passes its own queries, rows, keys
+        and columns; row results are those of its queries over all keys, column results those of its keys over all queries.
+      collective: how devices meet: `"gather"` holds the keys of all of them on each.
+
+    Returns:
+      The tree that `terms` returns, each reduction replaced by its result: `[B]` for `axis=1`, `[N]` for `axis=0`, a pair of values and indices for `Max`.
+
+    Raises:
+      TypeError: an argument of the wrong kind or dtype, or `terms` returns something else than reductions.
+      ValueError: ranks or sizes that disagree, an unknown name, a block size below 1, an axis that is not mapped, inputs sharded over explicit mesh axes.
+    """
+    sizes = check.arrays(queries=(queries, "B D"), keys=(keys, "N D"))
+    if not callable(terms):
+        raise TypeError(f"terms must be a function of (scores, row, column, params), got {type(terms).__name__}")
+    if keys is None and columns is not None:
+        raise ValueError("columns must be None where keys is None: the queries are their own keys, with the rows' leaves")
+    check_options(similarity, block_size, implementation, axis_name, collective)
+    queries, rows, keys, columns, params = jax.tree.map(jnp.asarray, (queries, rows, keys, columns, params))
     if keys is None:
-        keys, columns = queries, rows
+        keys, columns, sizes["N"] = queries, rows, sizes["B"]
+    for name, tree, size in (("rows", rows, sizes["B"]), ("columns", columns, sizes["N"])):
+        for leaf in jax.tree.leaves(tree):
+            if leaf.ndim == 0 or len(leaf) != size:
+                raise ValueError(f"each leaf of {name} must have leading axis {size}, one entry for each of the {name}, got shape {list(leaf.shape)}")
+    _check_sharding(queries=queries, keys=keys)
+
     if axis_name is not None:
-        raise NotImplementedError
-    return dense.reduce(queries, keys, terms, rows, columns, params, similarity, centre(similarity, keys))
+        inputs = queries, keys, rows, columns, params
+        queries, keys, rows, columns, params = vary(inputs, varying_axes(inputs) | {axis_name})
+        keys, columns = jax.tree.map(lambda leaf: lax.all_gather(leaf, axis_name, tiled=True), (keys, columns))
+    arguments = queries, keys, terms, rows, columns, params, similarity, centre(similarity, keys)
+    pairs = len(queries) * len(keys)
+    if implementation == "dense" or pairs == 0 or (implementation == "auto" and pairs <= _DENSE_UP_TO):
+        found, structure, layout = dense.reduce(*arguments)
+    else:
+        found, structure, layout = blockwise.reduce(*arguments, block_size or _BLOCK)
+    if axis_name is not None:
+        found = [_column_shard(kind, result, len(queries), axis_name) if axis == 0 else result for (kind, axis), result in zip(layout, found, strict=True)]
+    return jax.tree.unflatten(structure, found)
+
+
+def check_options(similarity, block_size, implementation, axis_name, collective):
+    """Raises for options that no pairwise function takes."""
+    check.choice("similarity", similarity, SIMILARITIES)
+    check.choice("implementation", implementation, IMPLEMENTATIONS)
+    check.choice("collective", collective, COLLECTIVES)
+    check.axis("axis_name", axis_name)
+    if block_size is not None:
+        check.integer("block_size", block_size, at_least=1)
+
+
+def _check_sharding(**arrays):
+    for name, array in arrays.items():
+        sharding = jax.typeof(array).sharding
+        if any(kind == AxisType.Explicit for kind in sharding.mesh.axis_types) and any(axis is not None for axis in sharding.spec):
+            raise ValueError(f"{name} must not be sharded over explicit mesh axes, got {sharding.spec}: call inside jax.shard_map with axis_name, or make the mesh with AxisType.Auto")
+
+
+def _column_shard(kind, result, rows, axis_name):
+    """This device's part of the columns, joined over the rows of all devices."""
+
+    def exchange(leaf):
+        count = lax.axis_size(axis_name)
+        return lax.all_to_all(leaf.reshape(count, -1), axis_name, split_axis=0, concat_axis=0)
+
+    if kind is Max:
+        values, indices = result
+        values, indices = exchange(values), exchange(indices + lax.axis_index(axis_name).astype(jnp.int32) * rows)
+        highest, device = dense.maximum(values, 0)
+        return highest, jnp.take_along_axis(indices, device[None], axis=0)[0]
+    parts = exchange(result)
+    return dense.logsumexp(parts, 0) if kind is LogSumExp else jnp.sum(parts, axis=0)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 _reduction = partial(jax.tree_util.register_dataclass, data_fields=["value", "where"], meta_fields=["axis"])
 
@@ -66,6 +67,20 @@ class TermFn(Protocol):
         """
 
 
-def is_reduction(node):
-    """Whether a node of a tree of terms is one reduction."""
+def reductions(found, shape):
+    """What a `TermFn` returned for a block of this shape, checked: the reductions as a list, and the structure of their tree."""
+    leaves, structure = jax.tree.flatten(found, is_leaf=_is_reduction)
+    for leaf in leaves:
+        if not _is_reduction(leaf):
+            raise TypeError(f"terms must return a tree of LogSumExp, Sum and Max, got {type(leaf).__name__}")
+        if leaf.axis not in (0, 1):
+            raise ValueError(f"{type(leaf).__name__}.axis must be 1 (over keys) or 0 (over queries), got {leaf.axis!r}")
+        for name in ("value", "where"):
+            given = np.shape(getattr(leaf, name)) if getattr(leaf, name) is not None else ()
+            if len(given) > 2 or any(size not in (1, whole) for size, whole in zip(given[::-1], shape[::-1], strict=False)):
+                raise ValueError(f"{type(leaf).__name__}.{name} must broadcast to the block of scores {list(shape)}, got {list(given)}")
+    return leaves, structure
+
+
+def _is_reduction(node):
     return isinstance(node, LogSumExp | Sum | Max)
