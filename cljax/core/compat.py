@@ -14,10 +14,14 @@ def varying_axes(*trees):
 
 
 def vary(tree, axes):
-    """Marks every leaf of `tree` as varying over `axes`, on top of those over which it varies; the transpose sums over what was added."""
+    """Marks every leaf of `tree` as varying over the mapped axes `axes`, on top of those over which it varies; the transpose sums over what was added.
+
+    Only `jax.shard_map` with `check_vma=True` keeps such marks: under `jax.pmap`, `jax.vmap(axis_name=)` and `check_vma=False` the tree comes back as it is.
+    """
+    tracked = {axis for axis in axes if axis in varying_axes(lax.axis_index(axis))}
 
     def mark(leaf):
-        missing = tuple(sorted(frozenset(axes) - varying_axes(leaf)))
+        missing = tuple(sorted(tracked - varying_axes(leaf)))
         if not missing:
             return leaf
         return lax.pcast(leaf, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(leaf, missing)

@@ -35,9 +35,12 @@ def logsumexp(value, axis):
     """log(sum(exp(value))), -inf where all are -inf, with zero gradient there; NaN and inf surface."""
     highest = lax.stop_gradient(jnp.max(value, axis=axis, keepdims=True))
     highest = jnp.where(jnp.isfinite(highest), highest, 0)
-    total = jnp.sum(jnp.exp(value - highest), axis=axis)
-    empty = total == 0
-    return jnp.where(empty, -jnp.inf, jnp.log(jnp.where(empty, 1, total)) + jnp.squeeze(highest, axis))
+    return safe_log(jnp.sum(jnp.exp(value - highest), axis=axis)) + jnp.squeeze(highest, axis)
+
+
+def safe_log(x):
+    """The logarithm, -inf with zero gradient at 0."""
+    return jnp.where(x == 0, -jnp.inf, jnp.log(jnp.where(x == 0, 1, x)))
 
 
 def maximum(value, axis):

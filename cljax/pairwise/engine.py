@@ -143,16 +143,23 @@ def _check_sharding(**arrays):
 
 
 def _column_shard(kind, result, rows, axis_name):
-    """This device's part of the columns, joined over the rows of all devices."""
+    """This device's part of the columns, joined over the rows of all devices: `[N over all devices] -> [N]`."""
 
-    def exchange(leaf):
-        count = lax.axis_size(axis_name)
-        return lax.all_to_all(leaf.reshape(count, -1), axis_name, split_axis=0, concat_axis=0)
+    def total(part):
+        return lax.psum_scatter(part, axis_name, tiled=True)
 
     if kind is Max:
-        values, indices = result
-        values, indices = exchange(values), exchange(indices + lax.axis_index(axis_name).astype(jnp.int32) * rows)
-        highest, device = dense.maximum(values, 0)
-        return highest, jnp.take_along_axis(indices, device[None], axis=0)[0]
-    parts = exchange(result)
-    return dense.logsumexp(parts, 0) if kind is LogSumExp else jnp.sum(parts, axis=0)
+        value, row = result
+        row = row + lax.axis_index(axis_name).astype(jnp.int32) * rows
+        is_nan = jnp.isnan(value)  # said apart, as a maximum over devices may drop NaN
+        fixed = lax.stop_gradient(jnp.where(is_nan, -jnp.inf, value))
+        highest = jnp.where(lax.pmax(is_nan.astype(jnp.int32), axis_name) > 0, is_nan, fixed == lax.pmax(fixed, axis_name))
+        wins = row == lax.pmin(jnp.where(highest, row, jnp.iinfo(jnp.int32).max), axis_name)
+        return total(jnp.where(wins, value, 0)), total(jnp.where(wins, row, 0))
+    if kind is LogSumExp:
+        highest = lax.pmax(lax.stop_gradient(result), axis_name)
+        highest = jnp.where(jnp.isfinite(highest), highest, 0)
+        summed = total(jnp.exp(result - highest))
+        own = lax.dynamic_slice_in_dim(highest, lax.axis_index(axis_name) * len(summed), len(summed))
+        return dense.safe_log(summed) + own
+    return total(result)
