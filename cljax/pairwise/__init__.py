@@ -2,5 +2,6 @@
 
 from cljax.pairwise.engine import index, reduce
 from cljax.pairwise.terms import LogSumExp, Max, Sum, TermFn
+from cljax.pairwise.topk import top_k
 
-__all__ = ["LogSumExp", "Max", "Sum", "TermFn", "index", "reduce"]
+__all__ = ["LogSumExp", "Max", "Sum", "TermFn", "index", "reduce", "top_k"]

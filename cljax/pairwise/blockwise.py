@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cljax.core import vary, varying_axes
+from cljax.pairwise import blocks
 from cljax.pairwise import similarity as sim
 from cljax.pairwise.dense import maximum, spread
 from cljax.pairwise.terms import Max, Sum, reductions
@@ -44,7 +45,7 @@ def reduce(queries, keys, terms, rows, columns, params, similarity, centre, bloc
     dtype = sim.accumulator(queries, keys)
     axes = varying_axes(queries, keys, rows, columns, params)
     block = vary(jnp.zeros(sizes, dtype), axes)
-    terms, hoisted, layout, structure = _hoist(terms, block, _row(rows, 0, sizes[0]), _column(columns, 0, sizes[1]), params)
+    terms, hoisted, layout, structure = _hoist(terms, block, blocks.row(rows, 0, sizes[0]), blocks.column(columns, 0, sizes[1]), params)
     # What `terms` closes over keeps its type: its derivative is summed over the mesh where the closure itself mixed it in.
     axes |= varying_axes(hoisted)
     plan = _Plan(terms, layout, similarity, sizes, dtype, axes)
@@ -72,27 +73,27 @@ def _forward(plan, inputs, centre):
     lengths = len(queries), len(keys)
 
     def over_keys(seen, j):
-        column_at, new_columns = _span(j, plan.sizes[1], lengths[1])
-        column = _column(columns, column_at, plan.sizes[1])
-        right = sim.right(plan.similarity, _cut(keys, column_at, plan.sizes[1]), centre)
+        column_at, new_columns = blocks.span(j, plan.sizes[1], lengths[1])
+        column = blocks.column(columns, column_at, plan.sizes[1])
+        right = sim.right(plan.similarity, blocks.cut(keys, column_at, plan.sizes[1]), centre)
 
         def over_queries(seen, i):
-            row_at, new_rows = _span(i, plan.sizes[0], lengths[0])
-            left = sim.left(plan.similarity, _cut(queries, row_at, plan.sizes[0]), centre)
+            row_at, new_rows = blocks.span(i, plan.sizes[0], lengths[0])
+            left = sim.left(plan.similarity, blocks.cut(queries, row_at, plan.sizes[0]), centre)
             scores = sim.finish(plan.similarity, sim.product(left, right))
-            found = plan.terms(hoisted, scores, _row(rows, row_at, plan.sizes[0]), column, params)
+            found = plan.terms(hoisted, scores, blocks.row(rows, row_at, plan.sizes[0]), column, params)
             kept = new_rows[:, None] & new_columns
             at = column_at, row_at  # where an axis's results stand, and `at[1 - axis]` where its entries do
             for n, ((kind, axis), term) in enumerate(zip(plan.layout, found, strict=True)):
                 value, where = spread(term, plan.sizes, plan.dtype)
-                part = _cut(seen[n], at[axis], plan.sizes[1 - axis])
-                seen[n] = _put(seen[n], at[axis], _merge(kind, part, value, where & kept, axis, at[1 - axis]))
+                part = blocks.cut(seen[n], at[axis], plan.sizes[1 - axis])
+                seen[n] = blocks.put(seen[n], at[axis], _merge(kind, part, value, where & kept, axis, at[1 - axis]))
             return seen, None
 
-        return lax.scan(over_queries, seen, jnp.arange(_count(lengths[0], plan.sizes[0])))
+        return lax.scan(over_queries, seen, jnp.arange(blocks.count(lengths[0], plan.sizes[0])))
 
     start = [vary(_start(kind, lengths[1 - axis], plan.dtype), plan.axes) for kind, axis in plan.layout]
-    seen, _ = lax.scan(over_keys, start, jnp.arange(_count(lengths[1], plan.sizes[1])))
+    seen, _ = lax.scan(over_keys, start, jnp.arange(blocks.count(lengths[1], plan.sizes[1])))
     return [_finish(kind, part) for (kind, _), part in zip(plan.layout, seen, strict=True)]
 
 
@@ -104,15 +105,15 @@ def _backward(plan, inputs, centre, results, cotangents):
     shared, shared_others, join_shared = _partition((params, hoisted))
 
     def over_keys(gradients, j):
-        column_at, new_columns = _span(j, plan.sizes[1], lengths[1])
-        column, fixed_column = _column((column_floats, column_others), column_at, plan.sizes[1])
-        right = sim.right(plan.similarity, _cut(keys, column_at, plan.sizes[1]), centre)
+        column_at, new_columns = blocks.span(j, plan.sizes[1], lengths[1])
+        column, fixed_column = blocks.column((column_floats, column_others), column_at, plan.sizes[1])
+        right = sim.right(plan.similarity, blocks.cut(keys, column_at, plan.sizes[1]), centre)
 
         def over_queries(carry, i):
             gradients, right_gradient = carry
-            row_at, new_rows = _span(i, plan.sizes[0], lengths[0])
-            row, fixed_row = _row((row_floats, row_others), row_at, plan.sizes[0])
-            left = sim.left(plan.similarity, _cut(queries, row_at, plan.sizes[0]), centre)
+            row_at, new_rows = blocks.span(i, plan.sizes[0], lengths[0])
+            row, fixed_row = blocks.row((row_floats, row_others), row_at, plan.sizes[0])
+            left = sim.left(plan.similarity, blocks.cut(queries, row_at, plan.sizes[0]), centre)
             kept = new_rows[:, None] & new_columns
             at = column_at, row_at
 
@@ -126,30 +127,30 @@ def _backward(plan, inputs, centre, results, cotangents):
             found, pull, masks = jax.vjp(values, sim.product(left, right), row, column, shared, has_aux=True)
             pushed = []
             for (kind, axis), value, where, result, cotangent in zip(plan.layout, found, masks, results, cotangents, strict=True):
-                result, cotangent = _cut((result, cotangent[0] if kind is Max else cotangent), at[axis], plan.sizes[1 - axis])
+                result, cotangent = blocks.cut((result, cotangent[0] if kind is Max else cotangent), at[axis], plan.sizes[1 - axis])
                 pushed.append(_share(kind, value, where & kept, result, axis, at[1 - axis]) * jnp.expand_dims(cotangent, axis))
             scores_part, row_part, column_part, shared_part = pull(pushed)
             # The keys' gradient is summed transposed: XLA:CPU multiplies `left.T @ part` faster than `part.T @ left`.
             right_gradient = right_gradient + sim.product(left, scores_part, (0, 0))
             left_sum, right_sum, row_sum, column_sum, shared_sum = gradients
             gradients = (
-                _add(left_sum, row_at, sim.product(scores_part, right, (1, 0))),
+                blocks.add(left_sum, row_at, sim.product(scores_part, right, (1, 0))),
                 right_sum,
-                [_add(total, row_at, jnp.squeeze(part, 1)) for total, part in zip(row_sum, row_part, strict=True)],
-                [_add(total, column_at, jnp.squeeze(part, 0)) for total, part in zip(column_sum, column_part, strict=True)],
+                [blocks.add(total, row_at, jnp.squeeze(part, 1)) for total, part in zip(row_sum, row_part, strict=True)],
+                [blocks.add(total, column_at, jnp.squeeze(part, 0)) for total, part in zip(column_sum, column_part, strict=True)],
                 [total + part for total, part in zip(shared_sum, shared_part, strict=True)],
             )
             return (gradients, right_gradient), None
 
         nothing = vary(jnp.zeros((right.shape[1], plan.sizes[1]), plan.dtype), plan.axes)
-        (gradients, right_gradient), _ = lax.scan(over_queries, (gradients, nothing), jnp.arange(_count(lengths[0], plan.sizes[0])))
+        (gradients, right_gradient), _ = lax.scan(over_queries, (gradients, nothing), jnp.arange(blocks.count(lengths[0], plan.sizes[0])))
         left_sum, right_sum, *rest = gradients
-        return (left_sum, _add(right_sum, column_at, right_gradient.T), *rest), None
+        return (left_sum, blocks.add(right_sum, column_at, right_gradient.T), *rest), None
 
     wide = jax.eval_shape(lambda x: sim.left(plan.similarity, x, centre), queries).shape[1]
     sums = [jnp.zeros((length, wide), plan.dtype) for length in lengths]
     start = (*vary(sums, plan.axes), *jax.tree.map(_zeros_like, (row_floats, column_floats, shared)))
-    (left_sum, right_sum, *rest), _ = lax.scan(over_keys, start, jnp.arange(_count(lengths[1], plan.sizes[1])))
+    (left_sum, right_sum, *rest), _ = lax.scan(over_keys, start, jnp.arange(blocks.count(lengths[1], plan.sizes[1])))
     left, pull_left = jax.vjp(lambda x: sim.left(plan.similarity, x, centre), queries)
     right, pull_right = jax.vjp(lambda x: sim.right(plan.similarity, x, centre), keys)
     return [*pull_left(left_sum.astype(left.dtype)), *pull_right(right_sum.astype(right.dtype)), *jax.tree.leaves(rest)]
@@ -199,39 +200,6 @@ def _share(kind, value, where, result, axis, first):
 
 def _finite(x):
     return jnp.where(jnp.isfinite(x), x, 0)
-
-
-# Blocks of arrays and trees.
-
-
-def _count(length, block):
-    return -(-length // block)
-
-
-def _span(number, block, length):
-    """Where block `number` starts, and which of its entries no earlier block holds."""
-    start = jnp.minimum(number * block, length - block)
-    return start, start + jnp.arange(block) >= number * block
-
-
-def _cut(tree, start, size):
-    return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), tree)
-
-
-def _row(tree, start, size):
-    return jax.tree.map(lambda leaf: leaf[:, None], _cut(tree, start, size))
-
-
-def _column(tree, start, size):
-    return jax.tree.map(lambda leaf: leaf[None], _cut(tree, start, size))
-
-
-def _put(tree, start, block):
-    return jax.tree.map(lambda leaf, part: lax.dynamic_update_slice_in_dim(leaf, part, start, 0), tree, block)
-
-
-def _add(total, start, part):
-    return _put(total, start, _cut(total, start, len(part)) + part)
 
 
 def _zeros_like(leaf):

@@ -5,16 +5,14 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
-from cljax.core import check, vary, varying_axes
+from cljax.core import check
 from cljax.pairwise import blockwise, dense
-from cljax.pairwise.similarity import SIMILARITIES, centre
+from cljax.pairwise.arguments import checked, gathered
+from cljax.pairwise.similarity import centre
 from cljax.pairwise.terms import LogSumExp, Max, TermFn
 
-IMPLEMENTATIONS = ("auto", "dense", "blockwise")
-COLLECTIVES = ("gather",)
 _BLOCK = 1024
 _DENSE_UP_TO = 2**18  # pairs
 
@@ -95,25 +93,12 @@ def reduce(
       TypeError: an argument of the wrong kind or dtype, or `terms` returns something else than reductions.
       ValueError: ranks or sizes that disagree, an unknown name, a block size below 1, an axis that is not mapped, inputs sharded over explicit mesh axes.
     """
-    sizes = check.arrays(queries=(queries, "B D"), keys=(keys, "N D"))
+    options = dict(similarity=similarity, block_size=block_size, implementation=implementation, axis_name=axis_name, collective=collective)
+    queries, keys, rows, columns = checked(queries, keys, rows, columns, **options)
     if not callable(terms):
         raise TypeError(f"terms must be a function of (scores, row, column, params), got {type(terms).__name__}")
-    if keys is None and columns is not None:
-        raise ValueError("columns must be None where keys is None: the queries are their own keys, with the rows' leaves")
-    check_options(similarity, block_size, implementation, axis_name, collective)
-    queries, rows, keys, columns, params = jax.tree.map(jnp.asarray, (queries, rows, keys, columns, params))
-    if keys is None:
-        keys, columns, sizes["N"] = queries, rows, sizes["B"]
-    for name, tree, size in (("rows", rows, sizes["B"]), ("columns", columns, sizes["N"])):
-        for leaf in jax.tree.leaves(tree):
-            if leaf.ndim == 0 or len(leaf) != size:
-                raise ValueError(f"each leaf of {name} must have leading axis {size}, one entry for each of the {name}, got shape {list(leaf.shape)}")
-    _check_sharding(queries=queries, keys=keys)
-
-    if axis_name is not None:
-        inputs = queries, keys, rows, columns, params
-        queries, keys, rows, columns, params = vary(inputs, varying_axes(inputs) | {axis_name})
-        keys, columns = jax.tree.map(lambda leaf: lax.all_gather(leaf, axis_name, tiled=True), (keys, columns))
+    params = jax.tree.map(jnp.asarray, params)
+    queries, keys, rows, columns, params = gathered(queries, keys, rows, columns, params, axis_name)
     arguments = queries, keys, terms, rows, columns, params, similarity, centre(similarity, keys)
     pairs = len(queries) * len(keys)
     if implementation == "dense" or pairs == 0 or (implementation == "auto" and pairs <= _DENSE_UP_TO):
@@ -123,23 +108,6 @@ def reduce(
     if axis_name is not None:
         found = [_column_shard(kind, result, len(queries), axis_name) if axis == 0 else result for (kind, axis), result in zip(layout, found, strict=True)]
     return jax.tree.unflatten(structure, found)
-
-
-def check_options(similarity, block_size, implementation, axis_name, collective):
-    """Raises for options that no pairwise function takes."""
-    check.choice("similarity", similarity, SIMILARITIES)
-    check.choice("implementation", implementation, IMPLEMENTATIONS)
-    check.choice("collective", collective, COLLECTIVES)
-    check.axis("axis_name", axis_name)
-    if block_size is not None:
-        check.integer("block_size", block_size, at_least=1)
-
-
-def _check_sharding(**arrays):
-    for name, array in arrays.items():
-        sharding = jax.typeof(array).sharding
-        if any(kind == AxisType.Explicit for kind in sharding.mesh.axis_types) and any(axis is not None for axis in sharding.spec):
-            raise ValueError(f"{name} must not be sharded over explicit mesh axes, got {sharding.spec}: call inside jax.shard_map with axis_name, or make the mesh with AxisType.Auto")
 
 
 def _column_shard(kind, result, rows, axis_name):

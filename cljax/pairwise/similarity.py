@@ -68,3 +68,10 @@ def product(x, y, contract=(1, 1)):
 def scores(similarity, queries, keys, centre):
     """The whole matrix of similarities, `[b, n]`."""
     return finish(similarity, product(left(similarity, queries, centre), right(similarity, keys, centre)))
+
+
+def aligned(similarity, queries, keys, centre):
+    """The similarity of vectors that stand in the same place, over the last axis."""
+    x, y = left(similarity, queries, centre), right(similarity, keys, centre)
+    dtype = accumulator(x, y)
+    return finish(similarity, jnp.sum(x.astype(dtype) * y.astype(dtype), axis=-1))

@@ -2,7 +2,7 @@
 
 import dataclasses
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -50,6 +50,7 @@ class Max:
     axis: int = 1
 
 
+@runtime_checkable
 class TermFn(Protocol):
     """The function that a user gives to `reduce`: elementwise maths on one block of the scores."""
 

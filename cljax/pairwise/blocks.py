@@ -1,0 +1,41 @@
+"""Cutting arrays into blocks of one size. The last block starts early enough to be whole; its first entries were then seen before."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def count(length, block):
+    """The number of blocks."""
+    return -(-length // block)
+
+
+def span(number, block, length):
+    """Where block `number` starts, and which of its entries no earlier block holds."""
+    start = jnp.minimum(number * block, length - block)
+    return start, start + jnp.arange(block) >= number * block
+
+
+def cut(tree, start, size):
+    """The block of every leaf."""
+    return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, size), tree)
+
+
+def row(tree, start, size):
+    """The block as rows of a matrix of pairs, `[b, 1, ...]`."""
+    return jax.tree.map(lambda leaf: leaf[:, None], cut(tree, start, size))
+
+
+def column(tree, start, size):
+    """The block as columns of a matrix of pairs, `[1, n, ...]`."""
+    return jax.tree.map(lambda leaf: leaf[None], cut(tree, start, size))
+
+
+def put(tree, start, block):
+    """`tree` with a block of every leaf replaced."""
+    return jax.tree.map(lambda leaf, part: lax.dynamic_update_slice_in_dim(leaf, part, start, 0), tree, block)
+
+
+def add(total, start, part):
+    """`total` with `part` added to one block."""
+    return put(total, start, cut(total, start, len(part)) + part)
