@@ -14,9 +14,11 @@ def varying_axes(*trees):
 
 
 def vary(tree, axes):
-    """Marks every leaf of `tree` as varying over the mapped axes `axes`, on top of those over which it varies; the transpose sums over what was added.
+    """Marks every leaf of `tree` as varying over the mapped axes `axes`, on top of those over which it varies; the transpose sums over what was
+    added.
 
-    Only `jax.shard_map` with `check_vma=True` keeps such marks: under `jax.pmap`, `jax.vmap(axis_name=)` and `check_vma=False` the tree comes back as it is.
+    Only `jax.shard_map` with `check_vma=True` keeps such marks: under `jax.pmap`, `jax.vmap(axis_name=)` and `check_vma=False` the tree comes back
+    as it is.
     """
     tracked = {axis for axis in axes if axis in varying_axes(lax.axis_index(axis))}
 

@@ -15,8 +15,8 @@ def permutation(key, size, positions):
     """Entries of a keyed pseudo-random permutation of `range(size)` at the given positions.
 
     A Feistel network over a grid of `a * b >= size` cells with `a, b` near the square root (Black & Rogaway, "Ciphers with arbitrary finite domains",
-    CT-RSA 2002), walked until the value lies inside `range(size)`. Costs O(len(positions)), whatever the size, and works under jit and vmap: epoch e of a data set
-    is `permutation(fold_in(key, e), size, positions)`, from any position.
+    CT-RSA 2002), walked until the value lies inside `range(size)`. Costs O(len(positions)), whatever the size, and works under jit and vmap: epoch e
+    of a data set is `permutation(fold_in(key, e), size, positions)`, from any position.
 
     Args:
       key: a PRNG key; the same key gives the same permutation.

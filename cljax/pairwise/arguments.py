@@ -43,7 +43,8 @@ def _check_sharding(**arrays):
         sharding = jax.typeof(array).sharding
         if any(kind == AxisType.Explicit for kind in sharding.mesh.axis_types) and any(axis is not None for axis in sharding.spec):
             raise ValueError(
-                f"{name} must not be sharded over explicit mesh axes, got {sharding.spec}: call inside jax.shard_map with axis_name, or make the mesh with AxisType.Auto"
+                f"{name} must not be sharded over explicit mesh axes, got {sharding.spec}: call inside jax.shard_map with axis_name, "
+                "or make the mesh with AxisType.Auto"
             )
 
 

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def count(length, block):
-    """The number of blocks."""
-    return -(-length // block)
+def numbers(length, block):
+    """The blocks' numbers, 0, 1, ..., to scan over."""
+    return jnp.arange(-(-length // block), dtype=jnp.int32)
 
 
 def span(number, block, length):
     """Where block `number` starts, and which of its entries no earlier block holds."""
     start = jnp.minimum(number * block, length - block)
-    return start, start + jnp.arange(block) >= number * block
+    return start, start + jnp.arange(block, dtype=jnp.int32) >= number * block
 
 
 def cut(tree, start, size):

@@ -1,7 +1,7 @@
 """Reductions block by block: the score matrix is never held, and is computed a second time for the gradient.
 
-Two nested scans visit the blocks, keys outside and queries inside. Where the block size does not divide an axis its last block starts early enough to be whole
-and masks what was seen before: nothing is padded, and `terms` sees real rows alone.
+Two nested scans visit the blocks, keys outside and queries inside. Where the block size does not divide an axis its last block starts early enough
+to be whole and masks what was seen before: nothing is padded, and `terms` sees real rows alone.
 """
 
 from collections.abc import Callable
@@ -90,10 +90,10 @@ def _forward(plan, inputs, centre):
                 seen[n] = blocks.put(seen[n], at[axis], _merge(kind, part, value, where & kept, axis, at[1 - axis]))
             return seen, None
 
-        return lax.scan(over_queries, seen, jnp.arange(blocks.count(lengths[0], plan.sizes[0])))
+        return lax.scan(over_queries, seen, blocks.numbers(lengths[0], plan.sizes[0]))
 
     start = [vary(_start(kind, lengths[1 - axis], plan.dtype), plan.axes) for kind, axis in plan.layout]
-    seen, _ = lax.scan(over_keys, start, jnp.arange(blocks.count(lengths[1], plan.sizes[1])))
+    seen, _ = lax.scan(over_keys, start, blocks.numbers(lengths[1], plan.sizes[1]))
     return [_finish(kind, part) for (kind, _), part in zip(plan.layout, seen, strict=True)]
 
 
@@ -143,14 +143,14 @@ def _backward(plan, inputs, centre, results, cotangents):
             return (gradients, right_gradient), None
 
         nothing = vary(jnp.zeros((right.shape[1], plan.sizes[1]), plan.dtype), plan.axes)
-        (gradients, right_gradient), _ = lax.scan(over_queries, (gradients, nothing), jnp.arange(blocks.count(lengths[0], plan.sizes[0])))
+        (gradients, right_gradient), _ = lax.scan(over_queries, (gradients, nothing), blocks.numbers(lengths[0], plan.sizes[0]))
         left_sum, right_sum, *rest = gradients
         return (left_sum, blocks.add(right_sum, column_at, right_gradient.T), *rest), None
 
     wide = jax.eval_shape(lambda x: sim.left(plan.similarity, x, centre), queries).shape[1]
     sums = [jnp.zeros((length, wide), plan.dtype) for length in lengths]
     start = (*vary(sums, plan.axes), *jax.tree.map(_zeros_like, (row_floats, column_floats, shared)))
-    (left_sum, right_sum, *rest), _ = lax.scan(over_keys, start, jnp.arange(blocks.count(lengths[1], plan.sizes[1])))
+    (left_sum, right_sum, *rest), _ = lax.scan(over_keys, start, blocks.numbers(lengths[1], plan.sizes[1]))
     left, pull_left = jax.vjp(lambda x: sim.left(plan.similarity, x, centre), queries)
     right, pull_right = jax.vjp(lambda x: sim.right(plan.similarity, x, centre), keys)
     return [*pull_left(left_sum.astype(left.dtype)), *pull_right(right_sum.astype(right.dtype)), *jax.tree.leaves(rest)]

@@ -47,5 +47,3 @@ def maximum(value, axis):
     """The largest value and its first index; NaN is the largest (`argmax` sees it where XLA's maximum on CPU does not)."""
     index = jnp.argmax(lax.stop_gradient(value), axis=axis).astype(jnp.int32)
     return jnp.squeeze(jnp.take_along_axis(value, jnp.expand_dims(index, axis), axis), axis), index
-
-

@@ -14,7 +14,7 @@ from cljax.pairwise.similarity import centre
 from cljax.pairwise.terms import LogSumExp, Max, TermFn
 
 _BLOCK = 1024
-_DENSE_UP_TO = 2**18  # pairs
+_DENSE_UP_TO = 2**20  # pairs
 
 
 def index(batch: int, axis_name: str | None = None) -> Int[Array, " batch"]:
@@ -53,7 +53,8 @@ def reduce(
 ) -> Any:
     r"""Log-sum-exps, sums and maxima along the rows and columns of a function of all similarities, without holding them.
 
-    For every pair of a query i and a key j, `terms` is given the score $s_{ij}$ and what is known of row i and column j, and names what is to be reduced:
+    For every pair of a query i and a key j, `terms` is given the score $s_{ij}$ and what is known of row i and column j, and names what is to be
+    reduced:
 
     >>> import jax, jax.numpy as jnp
     >>> from cljax import pairwise
@@ -67,31 +68,36 @@ def reduce(
     >>> loss.shape, found["hardest"][1].dtype
     ((8,), dtype('int32'))
 
-    Exact, and differentiable by reverse mode (also twice) in `queries`, `keys`, the float leaves of `rows`, `columns` and `params`, and all that `terms` closes over; forward
-    mode with `implementation="dense"`. Scores and sums are float32 (float64 for float64 inputs) for inputs of any float dtype.
+    Exact, and differentiable by reverse mode (also twice) in `queries`, `keys`, the float leaves of `rows`, `columns` and `params`, and all that
+    `terms` closes over; forward mode with `implementation="dense"`. Scores and sums are float32 (float64 for float64 inputs) for inputs of any float
+    dtype.
 
     Args:
       queries: floats `[B, D]`.
       keys: floats `[N, D]`, or None where the queries are their own keys; `columns` is then `rows`.
-      terms: a `TermFn`, elementwise maths on a block of scores `[b, n]`. Its values must be finite where they are masked too: `where` removes a value, not the NaN
-        of a derivative.
+      terms: a `TermFn`, elementwise maths on a block of scores `[b, n]`. Its values must be finite where they are masked too: `where` removes a
+        value, not the NaN of a derivative.
       rows: a tree of arrays with leading axis B; `terms` gets the leaves as `[b, 1, ...]`.
       columns: a tree of arrays with leading axis N; `terms` gets the leaves as `[1, n, ...]`.
-      params: a tree of arrays that `terms` gets whole. Learned values are better passed here than closed over: under `jax.shard_map` the derivative of a closed-over replicated
-        value is summed over the mesh once a block instead of once.
+      params: a tree of arrays that `terms` gets whole. Learned values are better passed here than closed over: under `jax.shard_map` the derivative
+        of a closed-over replicated value is summed over the mesh once a block instead of once.
       similarity: `"dot"`, `"cosine"` (a zero vector has cosine 0 and no gradient) or `"sqeuclidean"` (minus the squared distance).
       block_size: rows and columns of a block, or None to choose.
-      implementation: `"dense"` holds the scores, `"blockwise"` visits them in blocks and computes them again for the gradient, `"auto"` chooses by their number.
-      axis_name: a mapped axis (`jax.shard_map`, `jax.pmap`, `jax.vmap(axis_name=)`) over which queries and keys are split evenly. Each device passes its own queries, rows, keys
-        and columns; row results are those of its queries over all keys, column results those of its keys over all queries.
+      implementation: `"dense"` holds the scores, `"blockwise"` visits them in blocks and computes them again for the gradient, `"auto"` chooses by
+        their number.
+      axis_name: a mapped axis (`jax.shard_map`, `jax.pmap`, `jax.vmap(axis_name=)`) over which queries and keys are split evenly. Each device passes
+        its own queries, rows, keys and columns; row results are those of its queries over all keys, column results those of its keys over all
+        queries.
       collective: how devices meet: `"gather"` holds the keys of all of them on each.
 
     Returns:
-      The tree that `terms` returns, each reduction replaced by its result: `[B]` for `axis=1`, `[N]` for `axis=0`, a pair of values and indices for `Max`.
+      The tree that `terms` returns, each reduction replaced by its result: `[B]` for `axis=1`, `[N]` for `axis=0`, a pair of values and indices for
+      `Max`.
 
     Raises:
       TypeError: an argument of the wrong kind or dtype, or `terms` returns something else than reductions.
-      ValueError: ranks or sizes that disagree, an unknown name, a block size below 1, an axis that is not mapped, inputs sharded over explicit mesh axes.
+      ValueError: ranks or sizes that disagree, an unknown name, a block size below 1, an axis that is not mapped, inputs sharded over explicit mesh
+        axes.
     """
     options = dict(similarity=similarity, block_size=block_size, implementation=implementation, axis_name=axis_name, collective=collective)
     queries, keys, rows, columns = checked(queries, keys, rows, columns, **options)
@@ -106,7 +112,9 @@ def reduce(
     else:
         found, structure, layout = blockwise.reduce(*arguments, block_size or _BLOCK)
     if axis_name is not None:
-        found = [_column_shard(kind, result, len(queries), axis_name) if axis == 0 else result for (kind, axis), result in zip(layout, found, strict=True)]
+        found = [
+            _column_shard(kind, result, len(queries), axis_name) if axis == 0 else result for (kind, axis), result in zip(layout, found, strict=True)
+        ]
     return jax.tree.unflatten(structure, found)
 
 

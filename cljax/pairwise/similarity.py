@@ -24,8 +24,8 @@ def centre(similarity, keys):
 def left(similarity, queries, centre):
     """The queries' factor `[b, E]`: each row from its own query, so that a block can be made on its own.
 
-    Minus the squared distance, `2 q.k - |q|^2 - |k|^2`, is one product of vectors with two more entries; the inputs are centred, as far from the origin the
-    three terms would cancel.
+    Minus the squared distance, `2 q.k - |q|^2 - |k|^2`, is one product of vectors with two more entries; the inputs are centred, as far from the
+    origin the three terms would cancel.
     """
     if similarity == "sqeuclidean":
         queries, square, one = _centred(queries, centre)
@@ -55,8 +55,8 @@ def finish(similarity, products):
 def product(x, y, contract=(1, 1)):
     """Matrix product over axis `contract[0]` of x and `contract[1]` of y, accumulated and returned in `accumulator`.
 
-    Float32 factors are multiplied in float32 also where the hardware's default is narrower (TF32, bfloat16), unless `jax_default_matmul_precision` is set: at
-    temperature 0.01 an error of 1e-3 in a score is 10 % of its exponential.
+    Float32 factors are multiplied in float32 also where the hardware's default is narrower (TF32, bfloat16), unless `jax_default_matmul_precision`
+    is set: at temperature 0.01 an error of 1e-3 in a score is 10 % of its exponential.
     """
     dtype = accumulator(x, y)
     if x.dtype != y.dtype or jax.default_backend() == "cpu":  # XLA:CPU multiplies narrow floats more slowly than float32

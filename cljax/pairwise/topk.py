@@ -51,7 +51,8 @@ def top_k(
       similarity: as in `reduce`.
       rows: a tree of arrays with leading axis B, for `where`.
       columns: a tree of arrays with leading axis N, for `where`.
-      where: None (all), or a function `where(row, column) -> [b, n]` booleans that says which keys a query may have; it gets leaves `[b, 1, ...]` and `[1, n, ...]`.
+      where: None (all), or a function `where(row, column) -> [b, n]` booleans that says which keys a query may have; it gets leaves `[b, 1, ...]`
+        and `[1, n, ...]`.
       block_size: keys of a block, or None to choose.
       implementation: `"dense"` holds the scores, `"blockwise"` visits the keys in blocks, `"auto"` chooses by their number.
       approximate: choose within each block by the hardware's own approximate top-k (`jax.lax.approx_max_k`, recall 0.95), which is faster on TPU.
@@ -59,7 +60,8 @@ def top_k(
       collective: as in `reduce`.
 
     Returns:
-      `(scores [B, k], indices [B, k])`, float32 (float64 for float64 inputs) and int32. Where a query has fewer than k keys the scores are -inf and the indices -1.
+      `(scores [B, k], indices [B, k])`, float32 (float64 for float64 inputs) and int32. Where a query has fewer than k keys the scores are -inf and
+      the indices -1.
 
     Raises:
       TypeError: an argument of the wrong kind or dtype.
@@ -106,11 +108,11 @@ def _search(queries, keys, rows, columns, centre, k, similarity, where, sizes, a
             return (scores, jnp.where(chosen < k, old, column_at + new)), None
 
         nothing = jnp.full((sizes[0], k), -jnp.inf, sim.accumulator(queries, keys)), jnp.full((sizes[0], k), -1, jnp.int32)
-        best, _ = lax.scan(over_keys, vary(nothing, axes), jnp.arange(blocks.count(lengths[1], sizes[1])))
+        best, _ = lax.scan(over_keys, vary(nothing, axes), blocks.numbers(lengths[1], sizes[1]))
         return blocks.put(found, row_at, best), None
 
     start = jnp.zeros((lengths[0], k), sim.accumulator(queries, keys)), jnp.zeros((lengths[0], k), jnp.int32)
-    (scores, indices), _ = lax.scan(over_queries, vary(start, axes), jnp.arange(blocks.count(lengths[0], sizes[0])))
+    (scores, indices), _ = lax.scan(over_queries, vary(start, axes), blocks.numbers(lengths[0], sizes[0]))
     return scores, jnp.where(scores == -jnp.inf, -1, indices)
 
 

@@ -1,0 +1,143 @@
+"""The engine and four losses give one device's numbers on 1, 2, 4 and 8: values, gradients of parameters and of what lives on a device."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from cljax import losses, pairwise
+from cljax.pairwise import LogSumExp, Max, Sum
+
+ROWS, COLUMNS, WIDTH = 16, 24, 4
+P = jax.P
+
+
+def arguments():
+    draw = np.random.default_rng(0)
+    arrays = {
+        name: draw.normal(size=shape).astype(np.float32) for name, shape in {"a": (ROWS, WIDTH), "b": (ROWS, WIDTH), "c": (COLUMNS, WIDTH)}.items()
+    }
+    weight = draw.normal(size=(WIDTH, WIDTH)).astype(np.float32)
+    return {"weight": jnp.asarray(weight), "temperature": jnp.float32(0.5)}, arrays | {
+        "label": np.arange(ROWS) % 5,
+        "key label": np.arange(COLUMNS) % 7,
+    }
+
+
+def objective(parameters, local, axis_name, implementation):
+    """All reductions and four losses, and a scalar in which each of their entries has its own weight."""
+    temperature = parameters["temperature"]
+    a, b, c = (local[name] @ parameters["weight"] for name in ("a", "b", "c"))
+
+    def terms(scores, row, column, temperature):
+        value = scores / temperature
+        keep = (row[0] != column[0]) & (row[1] != column[1])
+        return {kind.__name__ + str(axis): kind(value, where=keep, axis=axis) for kind in (LogSumExp, Sum, Max) for axis in (0, 1)}
+
+    options = dict(axis_name=axis_name, implementation=implementation, block_size=5)
+    place, key_place = pairwise.index(len(a), axis_name), pairwise.index(len(c), axis_name)
+    results = pairwise.reduce(
+        a, c, terms, rows=(place, local["label"]), columns=(key_place, local["key label"]), params=temperature, similarity="cosine", **options
+    )
+    values = {
+        "info_nce": losses.info_nce(a, b, temperature=temperature, **options),
+        "symmetric": losses.symmetric_info_nce(a, b, temperature=temperature, ids=local["label"], **options),
+        "nt_xent": losses.nt_xent(a, b, temperature=temperature, **options),
+        "sup_con": losses.sup_con(a, local["label"], temperature=temperature, **options),
+    }
+
+    def total(leaf, place):
+        summed = (leaf * (1 + place % 5)).sum()
+        return summed if axis_name is None else lax.psum(summed, axis_name)
+
+    scalars = {name: losses.mean(value, axis_name=axis_name) for name, value in values.items()}
+    for name, result in results.items():
+        where = place if name.endswith("1") else key_place
+        scalars |= {f"{name} {n}": total(leaf, where) for n, leaf in enumerate(jax.tree.leaves(result))}
+    return sum(scalar * (1 + n) for n, scalar in enumerate(scalars.values())), scalars
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return jax.jit(jax.value_and_grad(partial(objective, axis_name=None, implementation="dense"), (0, 1), has_aux=True, allow_int=True))(*arguments())
+
+
+def compare(found, one_device, devices):
+    (_, scalars), gradients = found
+    (_, wanted), (of_parameters, of_local) = one_device
+    for name, value in wanted.items():
+        np.testing.assert_allclose(scalars[name], value, rtol=2e-5, atol=1e-4, err_msg=name)
+    for name, value in of_parameters.items():
+        np.testing.assert_allclose(gradients[0][name], value, rtol=1e-4, atol=1e-4 * np.abs(value).max(), err_msg=name)
+    for name in ("a", "b", "c"):  # what lives on one device
+        np.testing.assert_allclose(
+            gradients[1][name], devices * of_local[name], rtol=1e-4, atol=1e-4 * devices * np.abs(of_local[name]).max(), err_msg=name
+        )
+
+
+def local_gradient(axis_name, implementation):
+    """As a training step takes it on each device, with the parameters' gradients averaged."""
+
+    def compute(parameters, local):
+        function = partial(objective, axis_name=axis_name, implementation=implementation)
+        found, gradients = jax.value_and_grad(function, (0, 1), has_aux=True, allow_int=True)(parameters, local)
+        floats = {name: gradients[1][name] for name in "abc"}
+        return found, (jax.tree.map(lambda leaf: lax.pmean(leaf, axis_name), gradients[0]), floats)
+
+    return compute
+
+
+def mesh(devices):
+    return jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
+
+
+CASES = [(devices, "blockwise") for devices in (1, 2, 4, 8)] + [(4, "dense")]
+
+
+@pytest.mark.parametrize("devices, implementation", CASES)
+@pytest.mark.parametrize("check_vma", (True, False))
+def test_shard_map_with_the_gradient_taken_inside(devices, implementation, check_vma, one_device):
+    specs = (P(), P("data"))
+    compute = local_gradient("data", implementation)
+    found = jax.jit(jax.shard_map(compute, mesh=mesh(devices), in_specs=specs, out_specs=(P(), specs), check_vma=check_vma))(*arguments())
+    compare(found, one_device, 1 if check_vma else devices)
+
+
+@pytest.mark.parametrize("check_vma", (True, False))
+def test_shard_map_with_the_gradient_taken_outside(check_vma, one_device):
+    inside = jax.shard_map(
+        partial(objective, axis_name="data", implementation="blockwise"), mesh=mesh(4), in_specs=(P(), P("data")), out_specs=P(), check_vma=check_vma
+    )
+    compare(jax.jit(jax.value_and_grad(inside, (0, 1), has_aux=True, allow_int=True))(*arguments()), one_device, 1)
+
+
+@pytest.mark.parametrize("devices, implementation", CASES)
+@pytest.mark.parametrize("transform", (jax.pmap, jax.vmap))
+def test_pmap_and_named_vmap(devices, implementation, transform, one_device):
+    parameters, local = arguments()
+    split = jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), local)
+    options = {"devices": jax.devices()[:devices]} if transform is jax.pmap else {}
+    compute = local_gradient("data", implementation)
+    found, (of_parameters, of_local) = jax.jit(transform(compute, axis_name="data", in_axes=(None, 0), **options))(parameters, split)
+    found, of_parameters = jax.tree.map(lambda leaf: leaf[0], (found, of_parameters))
+    compare((found, (of_parameters, jax.tree.map(lambda leaf: leaf.reshape(-1, WIDTH), of_local))), one_device, devices)
+
+
+def test_keys_on_many_devices_are_gathered_for_top_k():
+    _, local = arguments()
+    place, key_place = np.arange(ROWS, dtype=np.int32), np.arange(COLUMNS, dtype=np.int32)
+
+    def nearest(queries, keys, place, key_place, axis_name=None):
+        return pairwise.top_k(queries, keys, 5, similarity="cosine", rows=place, columns=key_place, where=lambda r, c: r != c, axis_name=axis_name)
+
+    split = jax.shard_map(partial(nearest, axis_name="data"), mesh=mesh(4), in_specs=P("data"), out_specs=P("data"))
+    inputs = local["a"], local["c"], place, key_place
+    scores, indices = jax.jit(split)(*inputs)
+    wanted, wanted_indices = nearest(*inputs)
+    np.testing.assert_allclose(scores, wanted, atol=1e-6)
+    np.testing.assert_array_equal(indices, wanted_indices)
+    gradient, wanted = (jax.grad(lambda keys, f=f: (f(inputs[0], keys, *inputs[2:])[0] ** 2).sum())(local["c"]) for f in (split, nearest))
+    np.testing.assert_allclose(gradient, wanted, atol=1e-6)
