@@ -122,7 +122,7 @@ def _backward(plan, inputs, centre, results, cotangents):
                 params, hoisted = join_shared(shared, shared_others)
                 found = plan.terms(hoisted, scores, join_row(row, fixed_row), join_column(column, fixed_column), params)
                 pairs = [spread(term, plan.sizes, plan.dtype) for term in found]
-                return [value for value, _ in pairs], [where for _, where in pairs]
+                return vary([value for value, _ in pairs], plan.axes), [where for _, where in pairs]
 
             found, pull, masks = jax.vjp(values, sim.product(left, right), row, column, shared, has_aux=True)
             pushed = []

@@ -1,0 +1,167 @@
+"""Understanding the Behaviour of Contrastive Loss (Wang & Liu, CVPR 2021; arXiv 2012.09740).
+
+The temperature of a contrastive loss trades uniformity (embeddings spread over the sphere) against tolerance (examples of a class stay together): it
+sets how sharply the loss picks on hard negatives. That picking is what works, not the softmax: the simple loss without one fails, and the same loss
+on the hardest negatives alone is repaired. Shown on 8x8 digits, with negatives from the batch and from a memory bank of all examples.
+
+    python experiments/contrastive_behaviour.py
+    python experiments/contrastive_behaviour.py --arm "contrastive 0.3" --set temperature=0.07,0.2,0.5 --seeds 3
+    python experiments/contrastive_behaviour.py --full --data-dir DIR
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cljax import data, encoders, losses, memory, metrics, study, train, views
+
+
+@train.config
+class Config:
+    temperature: float = 0.3
+    softmax: bool = True  # False: the simple loss (equation 3)
+    hardest: int | None = None  # keep only the k hardest negatives (equations 8, 9)
+    bank: bool = False  # compare with a memory of all examples instead of the batch
+    bank_momentum: float = 0.5
+    data: str = "digits"
+    train_rows: int = 1200
+    test_rows: int = 597
+    widths: tuple[int, ...] = (128, 64)
+    features: int = 32
+    learning_rate: float = 2e-3
+    warm_up: int = 0  # first steps with all negatives: few hard ones collapse an untrained encoder to a point
+    batch: int = 128
+    steps: int = 800
+
+
+HARD = dict(hardest=32, learning_rate=1e-3, warm_up=100)
+HARD_BANK = dict(bank=True) | HARD | dict(hardest=300)
+ARMS = {f"contrastive {t}": Config(temperature=t) for t in (0.1, 0.3, 1.0, 5.0)}
+ARMS |= {f"hard {t}": Config(temperature=t, **HARD) for t in (0.1, 0.3, 1.0)}
+ARMS |= {"simple": Config(softmax=False), "hard simple": Config(softmax=False, **HARD)}
+ARMS |= {f"bank {t}": Config(bank=True, temperature=t) for t in (0.1, 0.3, 1.0)}
+ARMS |= {"bank simple": Config(bank=True, softmax=False), "bank hard simple": Config(softmax=False, **HARD_BANK)}
+
+
+def optimiser(config):
+    return optax.adam(config.learning_rate)
+
+
+def init(config, model, key, images):
+    k_model, k_bank = jax.random.split(key)
+    params = model.init(k_model, images[:1])
+    bank = memory.bank(len(images) if config.bank else 1, model.features, config.bank_momentum).init(k_bank)
+    return {"params": params, "opt": optimiser(config).init(params), "bank": bank}
+
+
+def compare(config, queries, keys, **who):
+    """The loss of the arm: one value an anchor."""
+    who |= dict(axis_name="data", similarity="cosine")
+    if not config.softmax:
+        return losses.simple_contrastive(queries, keys, k=config.hardest, **who)
+    if config.hardest:
+        return losses.hard_contrastive(queries, keys, k=config.hardest, temperature=config.temperature, **who)
+    return losses.info_nce(queries, keys, temperature=config.temperature, **who)
+
+
+def objective(params, model, config, bank, batch, key):
+    embed = [model.apply(params, views.shift_gain_noise(k, batch["images"], index=batch["index"])) for k in jax.random.split(key)]
+    if config.bank:  # the own slot is the positive; its id keeps it from being a negative too
+        slots = jnp.arange(len(bank.keys))
+        who = dict(negatives=bank.keys, in_batch=False, ids=batch["index"], negative_ids=slots)
+        value = compare(config, embed[0], bank.keys[batch["index"]], **who)
+    else:
+        value = compare(config, *embed)
+    return losses.mean(value, axis_name="data"), embed[0]
+
+
+def step(model, config, state, batch, key):
+    (value, embeddings), grads = jax.value_and_grad(objective, has_aux=True)(state["params"], model, config, state["bank"], batch, key)
+    params, opt = train.descend(optimiser(config), grads, state["params"], state["opt"], axis_name="data")
+    bank = state["bank"]
+    if config.bank:
+        bank = memory.bank(*bank.keys.shape, config.bank_momentum).update(bank, batch["index"], embeddings, axis_name="data")
+    return {"params": params, "opt": opt, "bank": bank}, {"loss": value}
+
+
+@partial(jax.jit, static_argnums=0)
+def evaluate(model, known, test, key, state):
+    (x, y), (test_x, test_y) = known, test
+    z, reference = model.apply(state["params"], test_x), model.apply(state["params"], x)
+    a, b = (model.apply(state["params"], views.shift_gain_noise(k, test_x)) for k in jax.random.split(key))
+    positive, hardest = 1 - metrics.alignment(a, b) / 2, jnp.mean(metrics.topk_similarity_profile(z, k=10))
+    return state, {
+        "uniformity": -metrics.uniformity(z),
+        "tolerance": metrics.tolerance(z, test_y),
+        "knn": metrics.knn_accuracy(z, test_y, reference, y, k=5),
+        "linear": metrics.ridge_probe(z, test_y, reference, y),
+        "positive": positive,  # mean cosine of two views of an example
+        "gap": positive - hardest,  # to the ten most similar other examples
+    }
+
+
+def run(config, key, fit=train.fit):
+    k_split, k_init, k_fit = jax.random.split(key, 3)
+    known, test = data.load(config.data, key=k_split, split=(config.train_rows, config.test_rows))
+    model = encoders.MLP(config.widths, config.features)
+    batches = train.draws({"images": known[0]}, config.batch)
+    state = init(config, model, k_init, known[0])
+    if config.warm_up:
+        all_negatives = partial(step, model, dataclasses.replace(config, hardest=None))
+        state, _ = fit(k_fit, state, all_negatives, batches, steps=config.warm_up, name="warm-up")
+    after = ((max(1, config.steps // 8), partial(evaluate, model, known, test)),)
+    _, history = fit(k_fit, state, partial(step, model, config), batches, steps=config.steps, after=after)
+    curves = {name: history[name] for name in ("uniformity", "tolerance", "knn", "linear", "positive", "gap")}
+    return {name: curve[-1] for name, curve in curves.items()} | {f"{name} over steps": curve for name, curve in curves.items()}
+
+
+def falls(metric, *arms):
+    """The smallest of the steps by which a metric falls from arm to arm."""
+    return lambda results: min(results[a][metric] - results[b][metric] for a, b in zip(arms, arms[1:], strict=False))
+
+
+def spread(results, kind):
+    return abs(results[f"{kind} 0.1"]["uniformity"] - results[f"{kind} 1.0"]["uniformity"])
+
+
+def difference_in_spread(results):
+    return spread(results, "contrastive") - spread(results, "hard")
+
+
+CONTRASTIVE = [f"contrastive {t}" for t in (0.1, 0.3, 1.0, 5.0)]
+CLAIMS = [
+    study.Claim("uniformity falls with every step in temperature", falls("uniformity", *CONTRASTIVE)),
+    study.Claim("uniformity falls from temperature 0.1 to 5", study.gain("uniformity", "contrastive 0.1", than="contrastive 5.0"), expected=0.8),
+    study.Claim("accuracy falls from temperature 0.1 to 5", study.gain("knn", "contrastive 0.1", than="contrastive 5.0"), expected=0.15),
+    study.Claim("tolerance rises from temperature 0.1 to 1", study.gain("tolerance", "contrastive 1.0", than="contrastive 0.1"), expected=0.1),
+    study.Claim("the softmax beats the simple loss", study.gain("knn", "contrastive 0.3", than="simple"), expected=0.15),
+    study.Claim("hard negatives repair the simple loss", study.gain("knn", "hard simple", than="simple"), expected=0.1),
+    study.Claim("hard negatives make temperature matter less", difference_in_spread, expected=0.5),
+    study.Claim("a low temperature widens the gap to the hardest negatives", study.gain("gap", "contrastive 0.1", than="contrastive 1.0")),
+    study.Claim("a high temperature draws positives together", study.gain("positive", "contrastive 1.0", than="contrastive 0.1")),
+    study.Claim("with a bank uniformity falls with every step in temperature", falls("uniformity", "bank 0.1", "bank 0.3", "bank 1.0")),
+    study.Claim("with a bank the softmax beats the simple loss", study.gain("knn", "bank 0.3", than="bank simple")),
+    study.Claim("with a bank hard negatives repair the simple loss", study.gain("knn", "bank hard simple", than="bank simple")),
+]
+
+# The paper's data, negatives, batch and epochs. Its backbone (ResNet-18), views (colour jitter) and optimiser (SGD) are not these.
+FULL = Config(
+    data="tfds:cifar10", train_rows=50_000, test_rows=10_000, bank=True, widths=(1024, 512), features=128, hardest=4095, warm_up=390, steps=200 * 390
+)
+
+
+def figures(report):
+    by_temperature = {kind: {t: f"{kind} {t}" for t in (0.1, 0.3, 1.0, 5.0)} for kind in ("contrastive", "hard", "bank")}
+    names = ["uniformity", "tolerance", "knn", "gap"]
+    arms = [arm for arm in (*CONTRASTIVE, "simple", "hard simple") if arm in report["arms"]]
+    return {
+        "temperature": study.trends(report, names, by_temperature, xlabel="temperature", log=True),
+        "training": study.curves(report, [f"{name} over steps" for name in names], arms, xlabel="eighth of training"),
+    }
+
+
+if __name__ == "__main__":
+    study.main(run, ARMS, CLAIMS, full=FULL, figures=figures, vmap=True)
