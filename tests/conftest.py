@@ -1,0 +1,34 @@
+"""What every test shares: eight virtual devices, the type-checking hook and its switch, hypothesis without a clock."""
+
+import importlib.metadata
+import os
+
+if int(importlib.metadata.version("jaxlib").split(".")[1]) >= 10:  # older ones abort on a flag that they don't know
+    # Two xdist workers with eight virtual devices each share the cores: a device that waits long for its peers is busy, not dead.
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_cpu_collective_call_warn_stuck_timeout_seconds=120"
+    )
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)  # works only before the first array
+
+hypothesis.settings.register_profile("cljax", deadline=None, derandomize=True, max_examples=10, database=None)
+hypothesis.settings.load_profile("cljax")
+
+
+@pytest.fixture(autouse=True)
+def _unchecked_annotations(request):
+    """Tests marked `errors` see the checks of the functions themselves: the type-checking hook would answer first."""
+    if request.node.get_closest_marker("errors") is None:
+        yield
+        return
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

@@ -1,0 +1,38 @@
+"""Every notebook runs as it is; only its install cell is passed over."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+RUN = """
+import sys, nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+notebook.cells = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", [])]
+nbclient.NotebookClient(notebook, kernel_name="python3", timeout=600).execute()
+kinds = [kind for cell in notebook.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
+print(kinds.count("image/png"), kinds.count("text/html"))
+"""
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(notebook, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "MPLBACKEND")} | {"JAX_PLATFORMS": "cpu"}
+    result = subprocess.run([sys.executable, "-c", RUN, notebook], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    pictures, tables = map(int, result.stdout.split())
+    assert pictures >= 1 and tables >= 1
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_holds_no_outputs_and_installs_in_one_marked_cell(notebook):
+    import nbformat
+
+    cells = [cell for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in cells)
+    assert ["install" in cell.metadata.get("tags", []) for cell in cells] == ["pip install" in cell.source for cell in cells]
+    assert all("==" not in line and "-U" not in line.split() for cell in cells for line in cell.source.splitlines() if "pip install" in line)
