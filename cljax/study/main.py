@@ -1,0 +1,197 @@
+"""The command line of an experiment's script."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import jax
+
+from cljax.core import check
+from cljax.study import plain, report
+from cljax.study.claims import Claim
+from cljax.study.execute import check_run, check_workers, execute
+from cljax.study.grid import check_arms, expand, fields, parse_sets
+from cljax.study.sweep import experiment_name, prepare, publish
+
+
+def main(run, arms, claims, *, full=None, vmap=False, seeds=5, figures=None):
+    """Runs an experiment as the command line asks: a table over seeds, the verdict on each claim, pictures.
+
+    Writes `OUT/<experiment>/` (`--out`, by default `runs`): `report.json`, `table.md`, pictures, and a folder for each cell. Finished cells are read,
+    not run again. Leaves by `sys.exit` with 1 where a cell or a claim failed, with 2 for a wrong argument, with 130 or 143 where it was interrupted.
+
+    Args:
+      run: `run(config, key, fit) -> {metric: float or 1-D array}`, a function at the top level of the script.
+      arms: `{name: config}`: the method, its baselines, its ablations.
+      claims: a list of `Claim`.
+      full: the config of the paper's scale, which `--full` runs as the one arm "full".
+      vmap: whether `run` can be traced; on an accelerator the seeds of an arm then run as one program, `jax.vmap(run)`.
+      seeds: how many seeds where `--seeds` does not say.
+      figures: `figures(report) -> {name: Figure}`, with the report as `report.json` holds it; by default scores, curves and claims are drawn.
+
+    Raises:
+      TypeError: an argument of a wrong kind.
+      ValueError: no arm, or two claims with one name.
+    """
+    check_run(run)
+    check_arms(arms)
+    check.integer("seeds", seeds, at_least=1)
+    claims = list(claims)
+    for claim in claims:
+        if not isinstance(claim, Claim):
+            raise TypeError(f"claims must hold Claims, got {type(claim).__name__}")
+    repeated = sorted({claim.name for claim in claims if [other.name for other in claims].count(claim.name) > 1})
+    if repeated:
+        raise ValueError(f"claims must have different names, got twice: {', '.join(map(repr, repeated))}")
+    if full is not None:
+        check_arms({"full": full})
+    code = _command(sys.argv[1:], run, arms, claims, full, vmap, seeds, figures)
+    if code:
+        sys.exit(code)
+
+
+def _command(arguments, run, arms, claims, full, vmap, seeds, figures):
+    """Does what the arguments ask and returns the exit code."""
+    options = _parse(arguments, run, seeds)
+    if options.list:
+        print(_listing(run, arms, claims, full))
+        return 0
+    if options.data_dir:
+        os.environ["CLJAX_DATA"] = str(Path(options.data_dir).expanduser().absolute())
+    try:
+        chosen = _chosen(options, arms, full)
+        grid = parse_sets(options.set, chosen.values())
+        check.integer("--seeds", options.seeds, at_least=1)
+        check_workers(options.workers)
+        population = (
+            vmap and options.workers == 1 and jax.default_backend() != "cpu"
+        )  # on CPU a vmapped small product is slower than one after another
+        todo = expand(run, chosen, grid, options.seeds, population)
+        folder = prepare(options.out, run, todo)
+    except (TypeError, ValueError) as error:
+        return _refuse(error)
+    total = len({cell.key for cell in todo})
+    before = _leave_on_sigterm()
+    try:
+        results, ran = execute(run, todo, folder / "cells", workers=options.workers, population=population)
+    except ValueError as error:
+        return _refuse(error, code=1)
+    except KeyboardInterrupt:
+        return _interrupted(folder, todo, total, 130)
+    except SystemExit as stop:
+        if stop.code == 143:
+            return _interrupted(folder, todo, total, 143)
+        raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+    built, problems = report.build(folder.name, todo, results, options.seeds, claims, [*arms, "full"], grid)
+    pictures = publish(folder, built, run, shlex.join(["python", *sys.argv]), figures, fresh=ran > 0)
+    print(report.text(built))
+    print(f"report    {_short(folder / 'report.json')}\ntable     {_short(folder / 'table.md')}")
+    for place, name in enumerate(pictures):
+        print(f"{'pictures' if place == 0 else '':10}{_short(folder / name)}")
+    for problem in dict.fromkeys(problems):
+        print(problem, file=sys.stderr)
+    failed = sum("error" in result for result in results.values())
+    if failed:
+        print(f"{failed} of {total} cells failed; the same command tries them again", file=sys.stderr)
+    return 1 if failed or problems else 0
+
+
+def _parse(arguments, run, seeds):
+    module = sys.modules.get(run.__module__)
+    parser = argparse.ArgumentParser(
+        prog=f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else experiment_name(run),
+        description=(getattr(module, "__doc__", None) or experiment_name(run)).strip(),
+        epilog="A cell (an arm, a point of the grid, a seed) that is finished is not run again. Order and workers change no number.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    flag = parser.add_argument
+    flag("--arm", action="append", default=[], metavar="NAME", help="run this arm only; may be given several times (--list names them)")
+    flag("--seeds", type=int, default=seeds, metavar="N", help="how many seeds, 0 to N-1 (default: %(default)s)")
+    flag(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=V1,V2",
+        help="run the arms with each of these values of a field of their config; several --set make a grid; "
+        "'optim.learning_rate=0.1' is a nested field, 'widths=64:32' a tuple",
+    )
+    flag("--data-dir", metavar="DIR", help="where data sets lie (default: $CLJAX_DATA, else ~/.cache/cljax)")
+    flag("--out", default="runs", metavar="DIR", help="where results go (default: %(default)s)")
+    flag("--workers", type=int, nargs="?", const=os.cpu_count(), default=1, metavar="N", help="run cells in N processes (without N: one a core)")
+    flag("--full", action="store_true", help="run the paper's scale instead of the arms")
+    flag("--list", action="store_true", help="print arms, fields and claims, and run nothing")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [text for action in parser._actions for text in action.option_strings]
+        wrong = unknown[0].partition("=")[0]
+        what = "flag" if wrong.startswith("-") else "argument"
+        parser.exit(2, f"error: unknown {what} {wrong!r}{check.nearest(wrong, flags)}; the flags are {', '.join(flags)}\n")
+    return options
+
+
+def _chosen(options, arms, full):
+    for name in options.arm:
+        check.choice("--arm", name, list(arms))
+    if not options.full:
+        return {name: arms[name] for name in options.arm} or arms
+    if full is None:
+        raise ValueError("--full: this experiment has no full-scale configuration")
+    if options.arm:
+        raise ValueError("--full runs one arm, the full-scale configuration: --arm must not be given with it")
+    return {"full": full}
+
+
+def _refuse(error, code=2):
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _interrupted(folder, todo, total, code):
+    done = sum((folder / "cells" / key / "result.json").exists() for key in {cell.key for cell in todo})
+    print(f"\ninterrupted: {done} of {total} cells are finished and kept in {_short(folder)}; the same command goes on from there", file=sys.stderr)
+    return code
+
+
+def _leave_on_sigterm():
+    """Makes SIGTERM an orderly exit, which also ends the workers; returns the handler that was there, None where there is nothing to restore."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def _short(path):
+    path = Path(path)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _listing(run, arms, claims, full):
+    """Arms with what sets them apart from the first one, fields with types and values, claims."""
+    first = next(iter(arms.values()))
+    common = fields(first)
+    lines = [f"{experiment_name(run)}: {plain.script(run) or ''}", "", "arms (--arm)"]
+    width = max(map(len, [*arms, "full"]))
+    for name, config in (arms | ({"full": full} if full is not None else {})).items():
+        values = {field: value for field, (_, value) in fields(config).items() if not hasattr(value, "__dataclass_fields__")}
+        apart = [f"{field}={value}" for field, value in values.items() if field not in common or common[field][1] != value]
+        note = "(--full)  " if full is not None and name == "full" and name not in arms else ""
+        lines.append(f"  {name:{width}}  {note}{' '.join(apart)}".rstrip())
+    lines += ["", f"fields (--set), with the values of {next(iter(arms))!r}"]
+    width = max(map(len, common))
+    for name, (kind, value) in common.items():
+        if not hasattr(value, "__dataclass_fields__"):
+            lines.append(f"  {name:{width}}  {value!s:12}  {kind.__name__ if isinstance(kind, type) and not hasattr(kind, '__args__') else kind}")
+    lines += ["", "claims"] if claims else []
+    for claim in claims:
+        expected = f", expected {claim.expected:g}" if claim.expected is not None else ""
+        lines.append(
+            f"  {claim.name}: {report.bounds(vars(claim))}{expected}" + (f" ({claim.of})" if type(claim.of).__module__ == Claim.__module__ else "")
+        )
+    return "\n".join(lines)
