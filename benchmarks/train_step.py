@@ -1,0 +1,101 @@
+"""Time of a training step in `train.fit`, as a ratio to the same step called by hand.
+
+    python benchmarks/train_step.py
+
+(a) A small MLP against a bare compiled loop over the same step and the same batches; (b) a small convolutional net against bare jitted calls, and the compiled loop that XLA:CPU
+makes slow. Minimum of several runs, all in one process; compilation is not counted.
+"""
+
+import platform
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from cljax import train
+
+BATCH = 128
+OPTIMISER = optax.adam(1e-3)
+
+
+def mlp(params, x):
+    return jnp.tanh(x.reshape(len(x), -1) @ params["a"]) @ params["b"]
+
+
+def conv_net(params, x):
+    for w in (params["a"], params["b"]):
+        x = jax.nn.relu(lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+    return x.mean((1, 2))
+
+
+def step(network, state, batch, key):
+    def objective(params):
+        a, b = (network(params, batch["x"] + 0.1 * jax.random.normal(k, batch["x"].shape)) for k in jax.random.split(key))
+        logits = a @ b.T
+        return lax.pmean(optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(len(logits))).mean(), "data")
+
+    value, grads = jax.value_and_grad(objective)(state["params"])
+    params, opt = train.descend(OPTIMISER, grads, state["params"], state["opt"], axis_name="data")
+    return {"params": params, "opt": opt}, {"loss": value}
+
+
+def draw(key, arrays, t):
+    return {"x": arrays["x"][jax.random.randint(key, (BATCH,), 0, len(arrays["x"]))]}
+
+
+def by_hand(network, state, x, key, t):
+    """One step as a person would write it: the axis "data" is bound by a vmap of size one."""
+    k_draw, k_step = jax.random.split(jax.random.fold_in(key, t))
+    batch = jax.tree.map(lambda leaf: leaf[None], draw(k_draw, {"x": x}, t))
+    mapped = jax.vmap(partial(step, network), in_axes=(None, 0, None), axis_name="data")
+    return jax.tree.map(lambda leaf: leaf[0], mapped(state, batch, k_step))
+
+
+def loop(network, state, x, key, steps):
+    return lax.fori_loop(0, steps, lambda t, state: by_hand(network, state, x, key, t)[0], state)
+
+
+def seconds(run, steps, repeats):
+    """The least time of a step, after a first run that compiles."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append((time.perf_counter() - start) / steps)
+    return min(times[1:])
+
+
+def compare(name, network, params, x, steps, repeats, looped_steps):
+    key, state = jax.random.key(0), {"params": params, "opt": OPTIMISER.init(params)}
+    data = train.draws({"x": x}, draw)
+    compiled_loop, compiled_step = jax.jit(partial(loop, network)), jax.jit(partial(by_hand, network), donate_argnums=0)
+
+    def calls():
+        current = jax.tree.map(jnp.copy, state)
+        for t in range(steps):
+            current, metrics = compiled_step(current, data.arrays["x"], key, t)
+        return current
+
+    times = {
+        "fit": seconds(lambda: train.fit(key, state, partial(step, network), data, steps=steps, progress=False), steps, repeats),
+        "jitted calls": seconds(calls, steps, repeats),
+        "compiled loop": seconds(lambda: compiled_loop(state, data.arrays["x"], key, looped_steps), looped_steps, repeats),
+    }
+    for other, value in times.items():
+        print(f"| {name} | {other} | {1e3 * value:.3f} | {times['fit'] / value:.2f} |")
+
+
+if __name__ == "__main__":
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {platform.processor() or platform.machine()}\n")
+    print("| step | how | ms a step | fit / it |\n|---|---|---|---|")
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), jnp.float32)
+
+    compare("MLP", mlp, {"a": normal(64, 128), "b": normal(128, 32)}, normal(1200, 8, 8, 1), 1000, 5, 1000)
+    compare("conv net", conv_net, {"a": normal(3, 3, 1, 16), "b": normal(3, 3, 16, 32)}, normal(1200, 16, 16, 1), 100, 3, 5)

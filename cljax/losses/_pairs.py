@@ -1,0 +1,157 @@
+"""What the pairwise losses share: their arguments checked, and who counts against whom."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import ArrayLike, Bool, Float, Integer
+
+from cljax import pairwise
+from cljax.core import check, safe_normalize
+from cljax.pairwise.similarity import SIMILARITIES
+
+Scalar = float | int | Float[ArrayLike, ""]
+Temperature = Scalar | Float[ArrayLike, "B"]
+Ids = Integer[ArrayLike, "B ..."] | None
+Where = Bool[ArrayLike, "B"] | None
+Similarity = Literal["dot", "cosine", "sqeuclidean"]
+Collective = Literal["gather", "ring"]
+Implementation = Literal["auto", "dense", "blockwise"]
+
+
+# Arguments.
+
+
+def scale(temperature, batch, where=None):
+    """1 / temperature as a row leaf `[B]`: a product with it is cheaper than a quotient in every pair."""
+    check.positive("temperature", temperature)
+    if np.shape(temperature) not in ((), (batch,)):
+        raise ValueError(f"temperature must be a scalar or have shape [{batch}], got {list(np.shape(temperature))}")
+    return 1 / jnp.broadcast_to(drop(where, float_array(temperature), filler=1) if np.ndim(temperature) else float_array(temperature), (batch,))
+
+
+def float_array(x):
+    """An array of float32 at least."""
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def integers(name, value, size):
+    """Ids or labels as an array: `[size]` integers or `[size, R]` sets padded with -1; None stays None."""
+    if value is None:
+        return None
+    check.arrays(**{name: (value, f"{size}" if np.ndim(value) == 1 else f"{size} R", "int")})
+    if isinstance(value, np.ndarray) and value.size and not jax.config.jax_enable_x64 and int(value.max()) - int(value.min()) >= 2**32:
+        raise ValueError(f"{name} must fit into 32 bits, got values from {value.min()} to {value.max()}: number them, or enable jax_enable_x64")
+    return jnp.asarray(value)
+
+
+def drop(where, x, filler=0):
+    """`x` with its invalid rows overwritten, so that nothing in them (a NaN of a padded row) reaches a gradient."""
+    return x if where is None else jnp.where(jnp.reshape(where, (-1,) + (1,) * (jnp.ndim(x) - 1)), x, jnp.asarray(filler, jnp.result_type(x)))
+
+
+def present(**leaves):
+    """The row or column leaves that were given."""
+    return {name: leaf for name, leaf in leaves.items() if leaf is not None}
+
+
+def sources(queries, keys, negatives, *, in_batch, ids, key_ids, negative_ids, negatives_axis_name, where, axis_name):
+    """Checks the arguments of a one-sided loss and lists the sets that a query is compared with: the keys of the batch and the extra negatives.
+
+    Returns:
+      queries, keys: with invalid rows blanked.
+      index: int32 `[B]`, where the own key stands among the keys of the batch.
+      ids: of the queries.
+      sources: a list of (keys, their column leaves, the axis over which they are split); only keys of the batch have the leaf "index".
+    """
+    batch = check.arrays(queries=(queries, "B D"), keys=(keys, "B D"), negatives=(negatives, "M D"), where=(where, "B", "bool"))["B"]
+    if negatives is None:
+        if not in_batch:
+            raise ValueError("negatives must be given where in_batch=False, got None: there is nothing else to compare with")
+        for name, value in (("negative_ids", negative_ids), ("negatives_axis_name", negatives_axis_name)):
+            if value is not None:
+                raise ValueError(f"{name} needs negatives, got negatives=None")
+    if ids is None and (key_ids is not None or negative_ids is not None):
+        raise ValueError(f"{'negative_ids' if key_ids is None else 'key_ids'} needs ids (of the queries), got ids=None")
+    index = pairwise.index(batch, axis_name)
+    check.axis("negatives_axis_name", negatives_axis_name)
+    ids = integers("ids", ids, batch)
+    key_ids = ids if key_ids is None else integers("key_ids", key_ids, batch)
+    queries, keys, found = drop(where, queries), drop(where, keys), []
+    if in_batch:
+        found.append((keys, present(index=index, ids=key_ids, where=where), axis_name))
+    if negatives is not None:
+        found.append((negatives, present(ids=integers("negative_ids", negative_ids, len(negatives))), negatives_axis_name))
+    return queries, keys, index, ids, found
+
+
+# Masks: elementwise maths on the leaves of a block, rows `[b, 1, ...]` and columns `[1, n, ...]`.
+
+
+def kept(row, column, positive=None):
+    """Which pairs a row is compared with, `[b, n]`; None where with all.
+
+    A pair counts where the column is valid (leaf "where") and no id is shared (leaves "ids"), or where it is `positive`; never where the
+    column is the anchor itself (row leaf "self" equal to column leaf "index").
+    """
+    where = column.get("where")
+    if "ids" in row and "ids" in column:
+        where = both(where, ~meet(row["ids"], column["ids"]))
+    if where is not None and positive is not None:
+        where = positive | where
+    if "self" in row and "index" in column:
+        where = both(where, row["self"] != column["index"])
+    return where
+
+
+def own(row, column):
+    """Which pair is the row's positive (row leaf "partner" equal to column leaf "index"); None where the columns hold none."""
+    return row["partner"] == column["index"] if "index" in column else None
+
+
+def both(*masks):
+    """The conjunction of masks of which some may be None (all)."""
+    masks = [mask for mask in masks if mask is not None]
+    return None if not masks else masks[0] if len(masks) == 1 else masks[0] & both(*masks[1:])
+
+
+def meet(a, b):
+    """Whether two integers are equal, or two sets share a member: leaves `[b, 1]` or `[b, 1, R]` against `[1, n]` or `[1, n, S]`."""
+    if a.ndim == b.ndim == 2:
+        return _equal(a, b)
+    a, b = a[..., None, None] if a.ndim == 2 else a[..., :, None], b[..., None, None] if b.ndim == 2 else b[..., None, :]
+    return jnp.any(_equal(a, b) & (a != _padding(a)) & (b != _padding(b)), axis=(-2, -1))
+
+
+def _equal(a, b):
+    # Where two dtypes have no common one (int32 and uint32 without 64 bits), promotion wraps: equal bits of unequal sign are not equal.
+    return a == b if a.dtype == b.dtype else (a == b) & ((a < 0) == (b < 0))
+
+
+def _padding(ids):
+    return np.array(-1).astype(ids.dtype)  # the largest number of an unsigned dtype
+
+
+# Pairs that stand side by side.
+
+
+def aligned(a, b, similarity):
+    """The similarity of vectors that stand side by side, `[..., D]` with `[..., D]`, in float32 at least."""
+    check.choice("similarity", similarity, SIMILARITIES)
+    if similarity == "cosine":
+        a, b = safe_normalize(a), safe_normalize(b)
+    a, b = float_array(a), float_array(b)
+    return -jnp.sum((a - b) ** 2, axis=-1) if similarity == "sqeuclidean" else jnp.sum(a * b, axis=-1)
+
+
+def log_sum_exp(logits, where):
+    """log(sum(exp(logits))) along the last axis over what is kept; the lowest finite number, with zero gradient, where nothing is."""
+    return jax.nn.logsumexp(jnp.where(where, logits, jnp.finfo(logits.dtype).min), axis=-1)
+
+
+def size(source):
+    """The number of keys of one of `sources`, over all devices, that can be a row's negatives."""
+    keys, columns, axis_name = source
+    return len(keys) * (1 if axis_name is None else lax.axis_size(axis_name)) - ("index" in columns)

@@ -1,0 +1,50 @@
+"""What all memories have in common."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Key, UInt32
+
+from cljax.core import safe_normalize
+
+KeyLike = Key[Array, ""] | UInt32[ArrayLike, "_"]
+
+
+class Memory(NamedTuple):
+    """A memory: two pure functions over a state that the caller holds. No memory passes a gradient to what it is updated with.
+
+    Attributes:
+      init: makes the first state.
+      update: `update(state, ...) -> state`.
+    """
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+
+
+def check_key(key):
+    """Raises TypeError unless `key` is one PRNG key, typed or of the older uint32 kind."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not (key.shape == () if typed else getattr(key, "dtype", None) == jnp.uint32 and key.ndim == 1):
+        raise TypeError(f"key must be one PRNG key, as jax.random.key(0) makes, got {getattr(key, 'aval', type(key).__name__)}")
+
+
+def unit_gaussian(key, rows, dim):
+    """`[rows, dim]` points spread evenly over the unit sphere."""
+    return safe_normalize(jax.random.normal(key, (rows, dim)))
+
+
+def gather(rows, axis_name):
+    """The rows of all devices, `[devices * B, ...]`, the same on every device; `rows` itself without an axis.
+
+    Each device puts its rows in their place among zeros and the places are summed. `lax.all_gather` would move half as much, but under
+    `shard_map(check_vma=True)` its result counts as different on each device, and a state made from it could not leave as replicated.
+    """
+    if axis_name is None:
+        return rows
+    places = jnp.zeros((lax.axis_size(axis_name), *rows.shape), rows.dtype)
+    places = lax.dynamic_update_index_in_dim(places, rows, lax.axis_index(axis_name), axis=0)
+    return lax.psum(places, axis_name).reshape(-1, *rows.shape[1:])

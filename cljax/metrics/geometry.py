@@ -1,0 +1,163 @@
+"""How embeddings lie on the sphere, and how a softmax loss weighs what lies near."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
+
+from cljax import losses, pairwise
+from cljax.core import check
+from cljax.losses import uniformity as uniformity  # a scalar already
+from cljax.pairwise import Sum
+
+
+def alignment(
+    a: Float[ArrayLike, "B D"], b: Float[ArrayLike, "B D"], *, power: Num[ArrayLike, ""] = 2, where: Bool[ArrayLike, " B"] | None = None
+) -> Float[Array, ""]:
+    r"""The mean distance of the two embeddings of an example, $\operatorname{mean}_i \lVert a_i - b_i \rVert^{\text{power}}$, of unit vectors.
+
+    With `power` = 2 it is $2 - 2\cos$: the mean similarity of the positives is 1 minus half of it.
+
+    Args:
+      a: `[B, D]` embeddings; they are normalised.
+      b: `[B, D]` embeddings; row i belongs to row i of `a`.
+      power: at least 1.
+      where: `[B]` booleans, the rows that count.
+
+    Returns:
+      A float32 scalar; 0 where no row counts.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    Reference:
+      Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere", ICML 2020, section 4.1.
+
+    >>> print(f"{alignment(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 1.0]])):.4f}")
+    2.0000
+    """
+    check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B", "bool"))
+    return losses.mean(losses.alignment(a, b, power=power), where)
+
+
+def tolerance(embeddings: Float[ArrayLike, "B D"], labels: Integer[ArrayLike, " B"], where: Bool[ArrayLike, " B"] | None = None) -> Float[Array, ""]:
+    r"""The mean cosine of two examples of one class, $\operatorname{mean}_{i \ne j,\, y_i = y_j} \cos(x_i, x_j)$.
+
+    Every ordered pair counts the same, so a class of n examples weighs n (n - 1).
+
+    Args:
+      embeddings: `[B, D]`.
+      labels: `[B]` integers.
+      where: `[B]` booleans, the rows that count.
+
+    Returns:
+      A float32 scalar; 0 where no two examples share a class.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape or dtype.
+
+    Reference:
+      Wang & Liu, "Understanding the Behaviour of Contrastive Loss", CVPR 2021, equation 11. Read literally, that is an average over all pairs, with
+      zeros for those of two classes; the paper's prose and its numbers are of the conditional mean, which is followed.
+
+    >>> import numpy as np
+    >>> angles = np.deg2rad([0, 30, 90, 180])
+    >>> print(f"{tolerance(np.stack([np.cos(angles), np.sin(angles)], 1), np.array([0, 0, 1, 1])):.4f}")
+    0.4330
+    """
+    batch = check.arrays(embeddings=(embeddings, "B D"), labels=(labels, "B", "int"), where=(where, "B", "bool"))["B"]
+    rows = {"label": jnp.asarray(labels), "index": pairwise.index(batch), "where": jnp.ones(batch, bool) if where is None else jnp.asarray(where)}
+
+    def terms(scores, row, column, params):
+        pairs = (row["label"] == column["label"]) & (row["index"] != column["index"]) & row["where"] & column["where"]
+        return {"cosine": Sum(scores, pairs), "pairs": Sum(1.0, pairs)}
+
+    total = jax.tree.map(jnp.sum, pairwise.reduce(jnp.asarray(embeddings), None, terms, rows=rows, similarity="cosine"))
+    return jnp.where(total["pairs"] == 0, 0, total["cosine"] / jnp.maximum(total["pairs"], 1))
+
+
+def relative_penalty(negatives: Float[ArrayLike, "*B M"], temperature: Num[ArrayLike, "*b"]) -> Float[Array, "*B M"]:
+    r"""How the gradient of the softmax loss is shared among an anchor's negatives, $r_k = \exp(s_k / \tau) / \sum_j \exp(s_j / \tau)$.
+
+    $r_k = |\partial L / \partial s_k| \,/\, |\partial L / \partial s_\text{positive}|$: a distribution over the negatives alone, sharper at a low
+    temperature.
+
+    Args:
+      negatives: `[..., M]` similarities of the negatives; -inf for none.
+      temperature: a positive scalar, or one value an anchor `[...]`.
+
+    Returns:
+      float32 `[..., M]`, with sum 1 over the last axis.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    Reference:
+      Wang & Liu, "Understanding the Behaviour of Contrastive Loss", CVPR 2021, equation 5.
+
+    >>> import numpy as np
+    >>> np.asarray(relative_penalty(jnp.array([0.5, 0.2, -0.4]), 0.3)).round(4)
+    array([0.7054, 0.2595, 0.0351], dtype=float32)
+    """
+    return jnp.exp(_log_penalty(negatives, temperature))
+
+
+def penalty_entropy(negatives: Float[ArrayLike, "*B M"], temperature: Num[ArrayLike, "*b"]) -> Float[Array, "*B"]:
+    r"""The entropy of the relative penalty, $H(r) = -\sum_k r_k \log r_k$, in nats: it falls as the temperature falls, from $\log M$.
+
+    Args:
+      negatives: `[..., M]` similarities of the negatives; -inf for none.
+      temperature: a positive scalar, or one value an anchor `[...]`.
+
+    Returns:
+      float32 `[...]`.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    Reference:
+      Wang & Liu, "Understanding the Behaviour of Contrastive Loss", CVPR 2021, section 3.2.
+
+    >>> print(f"{penalty_entropy(jnp.array([0.5, 0.2, -0.4]), 0.3):.4f}")
+    0.7139
+    """
+    log_penalty = _log_penalty(negatives, temperature)
+    return -jnp.sum(jnp.where(log_penalty == -jnp.inf, 0, jnp.exp(log_penalty) * log_penalty), axis=-1)
+
+
+def topk_similarity_profile(embeddings: Float[ArrayLike, "B D"], k: int = 10) -> Float[Array, " k"]:
+    """The mean cosine of an example with its nearest other example, with the second nearest, and so on to the k-th.
+
+    Beside the mean similarity of the positives, `1 - alignment(a, b) / 2`, it shows how far a temperature pushes the hardest negatives away.
+
+    Args:
+      embeddings: `[B, D]`, of different examples.
+      k: how many neighbours, at most B - 1.
+
+    Returns:
+      float32 `[k]`, falling.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    Reference:
+      Wang & Liu, "Understanding the Behaviour of Contrastive Loss", CVPR 2021, section 5.2.
+
+    >>> import numpy as np
+    >>> np.asarray(topk_similarity_profile(jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), k=2)).round(3)
+    array([ 0.   , -0.667], dtype=float32)
+    """
+    batch = check.arrays(embeddings=(embeddings, "B D"))["B"]
+    check.integer("k", k, at_least=1, at_most=batch - 1)
+    embeddings, index = jnp.asarray(embeddings), pairwise.index(batch)
+    others = dict(rows=index, columns=index, where=lambda row, column: row != column)
+    return jnp.mean(pairwise.top_k(embeddings, embeddings, k, similarity="cosine", **others)[0], axis=0)
+
+
+def _log_penalty(negatives, temperature):
+    check.arrays(negatives=(negatives, "... M"), temperature=(temperature, "...", "number"))
+    check.positive("temperature", temperature)
+    if jnp.ndim(temperature) and jnp.shape(temperature) != jnp.shape(negatives)[:-1]:
+        raise ValueError(f"temperature must be a scalar or have shape {list(jnp.shape(negatives)[:-1])}, got {list(jnp.shape(temperature))}")
+    negatives = jnp.asarray(negatives)
+    negatives = negatives.astype(jnp.promote_types(negatives.dtype, jnp.float32))
+    return jax.nn.log_softmax(negatives / jnp.expand_dims(jnp.asarray(temperature, negatives.dtype), -1), axis=-1)

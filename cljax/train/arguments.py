@@ -1,0 +1,71 @@
+"""What `fit` accepts: its arguments checked, and brought into one form, before any work is done."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cljax.core import check
+from cljax.train.bound import bind
+from cljax.train.draws import Draws
+
+
+def check_options(steps, after, name, chunk, save_seconds, folder, log):
+    """Raises TypeError or ValueError that names the first option that cannot be."""
+    check.integer("steps", steps, at_least=0, at_most=2**31 - 1)
+    check.integer("chunk", chunk, at_least=1)
+    check.number("save_seconds", save_seconds, at_least=0)
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {type(name).__name__}")
+    if not re.fullmatch(r"[\w-][\w .+=-]*", name):
+        raise ValueError(f"name must serve as a folder's name (letters, digits, spaces and any of _-.+=), got {name!r}")
+    if not isinstance(after, (tuple, list)) or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in after):
+        raise TypeError(f"after must hold pairs (every, hook), as in after=((100, hook),), got {after!r}")
+    for number, (every, hook) in enumerate(after):
+        check.integer(f"after[{number}][0]", every, at_least=1)
+        if not callable(hook):
+            raise TypeError(f"after[{number}][1] must be a function, got {type(hook).__name__}")
+    if folder is not None and not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder must be a path or None, got {type(folder).__name__}")
+    if log is not None and not callable(log):
+        raise TypeError(f"log must be a function or None, got {type(log).__name__}")
+
+
+def one_key(key):
+    """The key as a typed one."""
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        raise TypeError(f"key must be a PRNG key, got {type(key).__name__}")
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.dtype != jnp.uint32 or key.ndim != 1:
+            raise ValueError(f"key must be one PRNG key, got {key.dtype}{list(key.shape)}")
+        key = jax.random.wrap_key_data(key)
+    if key.ndim:
+        raise ValueError(f"key must be one PRNG key, got {list(key.shape)} of them: call fit under jax.vmap, or once for each")
+    return key
+
+
+def check_state(state):
+    """Raises unless the state is a pytree of arrays and numbers, and has one."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    if not leaves:
+        raise ValueError(f"state must hold one array at least, got {state!r}")
+    for path, leaf in leaves:
+        is_number = isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex))
+        if not is_number or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSUMm"):
+            raise TypeError(f"state{jax.tree_util.keystr(path)} must be an array or a number, got {type(leaf).__name__}")
+
+
+def open_data(data):
+    """How batches are drawn and from what, `(rows | Function, (values, arrays))`; `(None, None)` for an iterator of batches."""
+    if isinstance(data, Draws):
+        if isinstance(data.draw, int):
+            return data.draw, ([], data.arrays)
+        draw, values = bind("draw", data.draw, local=True)
+        return draw, (values, data.arrays)
+    if not hasattr(data, "__next__"):
+        advice = "; make it one with iter(...)" if isinstance(data, Iterable) and not isinstance(data, (Mapping, str, jax.Array, np.ndarray)) else ""
+        raise TypeError(f"data must be train.draws(arrays, draw) or an iterator of batches, got {type(data).__name__}{advice}")
+    return None, None
