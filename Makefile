@@ -35,7 +35,7 @@ endef
 .PHONY: demo test lint bench
 
 demo: $(VENV)/ok
-	$(VENV)/bin/python experiments/contrastive_behaviour.py
+	$(VENV)/bin/python experiments/contrastive_behaviour.py --workers
 
 test: $(VENV)/dev
 	$(VENV)/bin/python -m pytest -n auto

@@ -2,8 +2,8 @@
 
     python benchmarks/train_step.py
 
-(a) A small MLP against a bare compiled loop over the same step and the same batches; (b) a small convolutional net against bare jitted calls, and the compiled loop that XLA:CPU
-makes slow. Minimum of several runs, all in one process; compilation is not counted.
+(a) A small MLP, against a bare compiled loop over the same step and the same batches; (b) a small convolutional net, against bare jitted calls (its
+compiled loop is what XLA:CPU makes slow). The least of several runs that take turns in one process; compilation is not counted.
 """
 
 import platform
@@ -59,14 +59,15 @@ def loop(network, state, x, key, steps):
     return lax.fori_loop(0, steps, lambda t, state: by_hand(network, state, x, key, t)[0], state)
 
 
-def seconds(run, steps, repeats):
-    """The least time of a step, after a first run that compiles."""
-    times = []
+def seconds(runs, repeats):
+    """The least time of a step by name, of runs `(function, steps)` that take turns; a first round compiles."""
+    times = {name: [] for name in runs}
     for _ in range(repeats + 1):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append((time.perf_counter() - start) / steps)
-    return min(times[1:])
+        for name, (run, steps) in runs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            times[name].append((time.perf_counter() - start) / steps)
+    return {name: min(values[1:]) for name, values in times.items()}
 
 
 def compare(name, network, params, x, steps, repeats, looped_steps):
@@ -80,11 +81,12 @@ def compare(name, network, params, x, steps, repeats, looped_steps):
             current, metrics = compiled_step(current, data.arrays["x"], key, t)
         return current
 
-    times = {
-        "fit": seconds(lambda: train.fit(key, state, partial(step, network), data, steps=steps, progress=False), steps, repeats),
-        "jitted calls": seconds(calls, steps, repeats),
-        "compiled loop": seconds(lambda: compiled_loop(state, data.arrays["x"], key, looped_steps), looped_steps, repeats),
+    runs = {
+        "fit": (lambda: train.fit(key, state, partial(step, network), data, steps=steps, progress=False), steps),
+        "jitted calls": (calls, steps),
+        "compiled loop": (lambda: compiled_loop(state, data.arrays["x"], key, looped_steps), looped_steps),
     }
+    times = seconds(runs, repeats)
     for other, value in times.items():
         print(f"| {name} | {other} | {1e3 * value:.3f} | {times['fit'] / value:.2f} |")
 
@@ -97,5 +99,5 @@ if __name__ == "__main__":
     def normal(*shape):
         return jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), jnp.float32)
 
-    compare("MLP", mlp, {"a": normal(64, 128), "b": normal(128, 32)}, normal(1200, 8, 8, 1), 1000, 5, 1000)
-    compare("conv net", conv_net, {"a": normal(3, 3, 1, 16), "b": normal(3, 3, 16, 32)}, normal(1200, 16, 16, 1), 100, 3, 5)
+    compare("MLP", mlp, {"a": normal(64, 128), "b": normal(128, 32)}, normal(1200, 8, 8, 1), 500, 8, 500)
+    compare("conv net", conv_net, {"a": normal(3, 3, 1, 16), "b": normal(3, 3, 16, 32)}, normal(1200, 16, 16, 1), 100, 8, 5)

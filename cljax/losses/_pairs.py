@@ -24,12 +24,21 @@ Implementation = Literal["auto", "dense", "blockwise"]
 # Arguments.
 
 
+def arrays(**arguments):
+    """`core.check.arrays`, where only masks and extra negatives may be None."""
+    for name, (value, *_) in arguments.items():
+        if value is None and name not in ("where", "key_where", "negatives"):
+            raise TypeError(f"{name} must be an array, got None")
+    return check.arrays(**arguments)
+
+
 def scale(temperature, batch, where=None):
     """1 / temperature as a row leaf `[B]`: a product with it is cheaper than a quotient in every pair."""
     check.positive("temperature", temperature)
     if np.shape(temperature) not in ((), (batch,)):
         raise ValueError(f"temperature must be a scalar or have shape [{batch}], got {list(np.shape(temperature))}")
-    return 1 / jnp.broadcast_to(drop(where, float_array(temperature), filler=1) if np.ndim(temperature) else float_array(temperature), (batch,))
+    temperature = float_array(temperature)
+    return 1 / (drop(where, temperature, filler=1) if temperature.ndim else jnp.broadcast_to(temperature, (batch,)))
 
 
 def float_array(x):
@@ -38,10 +47,10 @@ def float_array(x):
 
 
 def integers(name, value, size):
-    """Ids or labels as an array: `[size]` integers or `[size, R]` sets padded with -1; None stays None."""
-    if value is None:
+    """Ids or labels as an array: `[size]` integers or `[size, R]` sets padded with -1; ids that are None stay None."""
+    if value is None and name.endswith("ids"):
         return None
-    check.arrays(**{name: (value, f"{size}" if np.ndim(value) == 1 else f"{size} R", "int")})
+    arrays(**{name: (value, f"{size}" if np.ndim(value) == 1 else f"{size} R", "int")})
     if isinstance(value, np.ndarray) and value.size and not jax.config.jax_enable_x64 and int(value.max()) - int(value.min()) >= 2**32:
         raise ValueError(f"{name} must fit into 32 bits, got values from {value.min()} to {value.max()}: number them, or enable jax_enable_x64")
     return jnp.asarray(value)
@@ -66,7 +75,7 @@ def sources(queries, keys, negatives, *, in_batch, ids, key_ids, negative_ids, n
       ids: of the queries.
       sources: a list of (keys, their column leaves, the axis over which they are split); only keys of the batch have the leaf "index".
     """
-    batch = check.arrays(queries=(queries, "B D"), keys=(keys, "B D"), negatives=(negatives, "M D"), where=(where, "B", "bool"))["B"]
+    batch = arrays(queries=(queries, "B D"), keys=(keys, "B D"), negatives=(negatives, "M D"), where=(where, "B", "bool"))["B"]
     if negatives is None:
         if not in_batch:
             raise ValueError("negatives must be given where in_batch=False, got None: there is nothing else to compare with")

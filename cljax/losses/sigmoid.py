@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from cljax import pairwise
-from cljax.core import check
 from cljax.losses import _pairs
 from cljax.losses._pairs import Collective, Ids, Implementation, Scalar, Similarity, Temperature, Where
 from cljax.pairwise import Sum
@@ -45,7 +44,7 @@ def sigmoid_contrastive(
 
     Reference: Zhai et al., "Sigmoid Loss for Language Image Pre-Training" (SigLIP), ICCV 2023, equation in section 3.2.
     """
-    batch = check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B", "bool"), bias=(bias, "", "number"))["B"]
+    batch = _pairs.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B", "bool"), bias=(bias, "", "number"))["B"]
     index = pairwise.index(batch, axis_name)
     pair = _pairs.present(
         index=index, partner=index, ids=_pairs.integers("ids", ids, batch), where=where, scale=_pairs.scale(temperature, batch, where)

@@ -86,7 +86,7 @@ def _shuffled_batch(key, size, batch, step):
 
 
 def _locate(step, batch, size):
-    """`divmod(step * batch, size)` of a uint32 step, as uint32: the product is never made, which leaves 32 bits after a few thousand epochs of a million examples.
+    """`divmod(step * batch, size)` of a uint32 step, as uint32, where the product would leave 32 bits after a few thousand epochs.
 
     Goes through the bits of `step` from the highest: what was found so far is doubled, then one `batch` is added where the bit is set.
     """

@@ -14,7 +14,7 @@ from jaxtyping import Array, Key, PyTree, UInt32
 from cljax.train.arguments import check_options, check_state, one_key, open_data
 from cljax.train.bound import bind
 from cljax.train.devices import check_batch, current_mesh, own, replicate, scatter
-from cljax.train.hooks import Hooks, check_names
+from cljax.train.hooks import Hooks
 from cljax.train.logs import open_logs, write_table
 from cljax.train.position import Position, history
 from cljax.train.program import program
@@ -65,7 +65,8 @@ def fit(
       shared: keep the stage's checkpoints where all cells of a study find them (`OUT/shared`), keyed by the content of all that it depends on: code,
         bound values, state, arrays, key, steps.
       folder: where `<name>/` with checkpoints, `metrics.csv` and TensorBoard events goes; None keeps nothing. A finished stage found there is read,
-        not run; one that was stopped goes on, also to more steps than before. The first values of `state` are not compared, all else is.
+        not run; one that was stopped goes on, also to more steps than before. It is refused where a bound value, an array, the key or the shapes of
+        the state differ; other code gives a warning; the first values of `state` and what functions close over are not looked at.
       chunk: the most steps that one call of the compiled loop takes; it takes fewer where they last long. Signals, saves and logs wait for its end,
         no bit depends on it.
       save_seconds: the time between two checkpoints. There is one at the end too, when SIGTERM or SIGINT arrives (in the main thread), and when a
@@ -125,10 +126,8 @@ def _train(advance, state, position, hooks, store, show, received, mesh, chunk):
             if store is not None and pending and hooks.extra(position.step):
                 store.save(state, position)  # a run to more steps calls no hook here: it can go on from this
             for number in pending:
-                state, row = hooks.call(number, position.step, state)
-                row = {name: np.asarray(value) for name, value in row.items()}
-                check_names(position.names(), position.calls, number, row)
-                position.calls.append((position.step, number, row))
+                state, row = hooks.call(number, position.step, state, position.names())
+                position.calls.append((position.step, number, {name: np.asarray(value) for name, value in row.items()}))
             if pending:
                 state = own(mesh, state)  # a hook may have kept what it was given, and the next chunk writes into it
             if position.step == hooks.steps:

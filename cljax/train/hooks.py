@@ -25,6 +25,7 @@ class Hooks:
     after: Any
     steps: int
     key: Any
+    _owners: dict = dataclasses.field(default_factory=dict)  # by metric, the hook that returned it first and its shape
 
     def due(self, step):
         """The numbers of the hooks that are due after `step` steps."""
@@ -38,8 +39,8 @@ class Hooks:
         """The next step after `step` at which hooks are due or the run ends."""
         return min([self.steps, *((step // every + 1) * every for every, _ in self.after)])
 
-    def call(self, number, step, state):
-        """Calls a hook; gives the state and `{name: value}`."""
+    def call(self, number, step, state, names):
+        """Calls a hook; gives the state and `{name: value}`, none of them in `names`, the step's own metrics."""
         who = f"hook {number} of after"
         key = self.key
         for entry in (_HOOK_STREAM, number, step):
@@ -48,15 +49,12 @@ class Hooks:
         if not (isinstance(result, tuple) and len(result) == 2):
             raise ValueError(f"{who} must return (state, metrics), got {type(result).__name__}")
         check_metrics(who, result[1])
-        return keep(state, result[0], who), dict(result[1] or {})
-
-
-def check_names(names, calls, number, row):
-    """Raises ValueError where hook `number` names a metric as the step (`names`) or another hook does, or gives it another shape than before."""
-    for name, value in row.items():
-        owners = ["the step"] * (name in names) + [f"hook {other}" for _, other, earlier in calls if name in earlier and other != number]
-        if owners:
-            raise ValueError(f"hook {number} of after returns a metric {name!r}, which {owners[0]} returns too: give it another name")
-        shapes = {np.shape(earlier[name]) for _, _, earlier in calls if name in earlier} - {np.shape(value)}
-        if shapes:
-            raise ValueError(f"hook {number} of after returns {name!r} with shape {np.shape(value)}, before it was {shapes.pop()}")
+        row = dict(result[1] or {})
+        for name, value in row.items():
+            owner, shape = self._owners.setdefault(name, (number, np.shape(value)))
+            if name in names or owner != number:
+                other = "the step" if name in names else f"hook {owner}"
+                raise ValueError(f"{who} returns a metric {name!r}, which {other} returns too: give it another name")
+            if shape != np.shape(value):
+                raise ValueError(f"{who} returns {name!r} with shape {np.shape(value)}, before it was {shape}")
+        return keep(state, result[0], who), row

@@ -1,6 +1,7 @@
 """How far a run has come: its steps, the metrics so far and the hooks that were called."""
 
 import bisect
+import operator
 
 import jax
 import numpy as np
@@ -35,7 +36,7 @@ class Position:
 
     def pending(self, hooks):
         """The hooks that are due here and were not called yet."""
-        called = {number for step, number, _ in self.calls if step == self.step}
+        called = {number for _, number, _ in self._calls(self.step)}
         return [number for number in hooks.due(self.step) if number not in called]
 
     def metrics(self, start=0, stop=None):
@@ -53,10 +54,14 @@ class Position:
         """What can be logged of these steps, `(step, {name: float})`, the first step being 1; a hook's metrics stand with the step before it."""
         columns = {name: values.tolist() for name, values in self.metrics(start, stop).items() if values.ndim == 1}
         rows = {step + 1: {name: values[step - start] for name, values in columns.items()} for step in range(start, stop)}
-        for step, _, metrics in self.calls:
-            if step in rows:
-                rows[step] |= {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}
+        for step, _, metrics in self._calls(start + 1, stop):
+            rows[step] |= {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}
         return list(rows.items())
+
+    def _calls(self, first, last=None):
+        """The calls after steps `first` to `last`."""
+        start = bisect.bisect_left(self.calls, first, key=operator.itemgetter(0))
+        return self.calls[start : bisect.bisect_right(self.calls, first if last is None else last, key=operator.itemgetter(0))]
 
 
 def history(metrics, calls, numpy=np):

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cljax.train.hooks import check_names
 from cljax.train.position import history, join
 from cljax.train.program import draw_batch, strong, take_step
 
@@ -40,8 +39,7 @@ def scan(key, state, step, values, draw, data, hooks):
             state, metrics = lax.scan(one, state, start + jnp.arange(done, stop))
             blocks.append(metrics)
             for number in hooks.due(first + stop):
-                state, row = hooks.call(number, start + stop, state)
-                check_names(metrics, calls, number, row)
+                state, row = hooks.call(number, start + stop, state, metrics)
                 calls.append((stop, number, {name: jnp.asarray(value) for name, value in row.items()}))
             done = stop
         return state, history(join(blocks, jnp), calls, jnp)

@@ -13,20 +13,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+CODE = "code"  # the one fact in which a run and its checkpoint may differ
+
 
 def facts(key, state, step, data, after):
-    """What a run depends on, `{name: text}`: key, step, hooks and data with all bound values, and the structure of the state (not its first values).
+    """What a run depends on, `{name: text}`: key, step, hooks and data with all bound values, their code, and the state's shapes (not its values).
 
     Arrays appear as a digest of their content, so that a run that goes on with other data is noticed.
     """
+    code = sorted({_code(function) for function in [step, *filter(callable, data), *(hook for _, hook in after)]})
     kinds = {f"state{jax.tree_util.keystr(path)}": f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-    values = {"key": key, "step": step, "data": data, "after": list(after)}
+    values = {"key": key, "step": step, "data": data, "after": list(after), CODE: _hash("".join(code))}
     return kinds | {name: text for root, value in values.items() for name, text in _describe(root, value)}
 
 
 def difference(here, there):
-    """One line that says in what two dicts of facts differ, or None."""
-    names = [name for name in {**there, **here} if here.get(name) != there.get(name)]
+    """One line that says in what two dicts of facts differ, but for the code, or None."""
+    names = [name for name in {**there, **here} if name != CODE and here.get(name) != there.get(name)]
     lines = [f"{name} is {here.get(name, 'absent')} here and {there.get(name, 'absent')} there" for name in names[:3]]
     return ", ".join(lines) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else None
 
@@ -36,11 +39,10 @@ def shared_folder(folder):
     return folder.parents[2] / "shared" if folder.parent.name == "cells" else folder / "shared"
 
 
-def digest(described, state, steps, functions):
-    """One digest of all that a stage depends on: its facts, its first state, its length and the code that it runs."""
+def digest(facts, state, steps):
+    """One digest of all that a stage depends on: its facts, its first state, its length and the package."""
     content = dict(item for path, leaf in jax.tree_util.tree_leaves_with_path(state) for item in _describe(jax.tree_util.keystr(path), leaf))
-    code = sorted({_code(function) for function in functions})
-    return hashlib.sha256(json.dumps([described, content, steps, code, _package()], sort_keys=True).encode()).hexdigest()[:16]
+    return _hash(json.dumps([facts, content, steps, _package()], sort_keys=True))
 
 
 def _describe(name, value):
@@ -95,4 +97,8 @@ def _code(function):
 def _package():
     """A digest of the source of the whole package."""
     root = Path(__file__).parents[1]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(root.rglob("*.py")))).hexdigest()
+    return _hash("".join(path.read_text() for path in sorted(root.rglob("*.py"))))
+
+
+def _hash(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Where a stage's checkpoints lie, and how a run finds its way back to the newest."""
 
 import time
+import warnings
 
 from cljax.train import checkpoint, stage
 from cljax.train.draws import Draws
@@ -14,13 +15,12 @@ def open_store(folder, shared, save_seconds, key, state, step, data, hooks):
     """
     checkpoint.check_writable(folder)
     drawn = isinstance(data, Draws)
-    facts = stage.facts(key, state, step, (data.arrays, data.draw) if drawn else type(data), hooks.after)
+    facts = stage.facts(key, state, step, [data.arrays, data.draw] if drawn else [type(data).__qualname__], hooks.after)
     place = folder / "checkpoints"
     if shared:
         if not drawn:
             raise ValueError("data must be train.draws(arrays, draw) where shared=True: what an iterator gives is not known beforehand")
-        functions = [step, *([data.draw] if callable(data.draw) else []), *(hook for _, hook in hooks.after)]
-        place = stage.shared_folder(folder.parent) / f"{folder.name}-{stage.digest(facts, state, hooks.steps, functions)}"
+        place = stage.shared_folder(folder.parent) / f"{folder.name}-{stage.digest(facts, state, hooks.steps)}"
         checkpoint.check_writable(place)
     return Store(place, facts, save_seconds, None if drawn else data)
 
@@ -62,16 +62,18 @@ class Store:
         def is_on_the_way(manifest):
             problem = stage.difference(self.facts, manifest["facts"])
             if problem is not None:
-                raise ValueError(
-                    f"folder holds a checkpoint of another run, {str(self.place)!r}: {problem}; take another folder or name, or remove it"
-                )
+                place = f"folder holds a checkpoint of another run, {str(self.place)!r}"
+                raise ValueError(f"{place}: {problem}; take another folder or name, or remove it")
             # At the end of a run to fewer steps hooks were called that are not due there now.
             return all(number in hooks.due(step) for step, number in manifest["calls"])
 
         found = checkpoint.find(self.place, is_on_the_way)
         if found is None:
             return state
-        state, kept = checkpoint.load(found[0], state)
+        path, manifest = found
+        if manifest["facts"].get(stage.CODE) != self.facts[stage.CODE]:
+            warnings.warn(f"{str(path)!r} was saved by other code of the step, the draw or a hook: remove it to start anew", stacklevel=4)
+        state, kept = checkpoint.load(path, state)
         if kept["step"] > hooks.steps:
             raise ValueError(f"steps must be at least {kept['step']}, which the checkpoint in {str(self.place)!r} has taken, got {hooks.steps}")
         if self.iterator is not None and 0 < kept["step"] < hooks.steps:

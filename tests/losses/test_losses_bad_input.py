@@ -56,6 +56,8 @@ def test_every_pairwise_loss_checks_what_all_share(name):
     for options, message in (
         (dict(a=np.ones((4, 3), int)), r"must have dtype float, got int32"),
         (dict(a="embeddings"), r"must be an array, got 'embeddings' \(str\)"),
+        (dict(a=None), r"(a|queries|embeddings) must be an array, got None"),
+        (dict(temperature=None), r"temperature must be a number, got None"),
         (dict(temperature="0.1"), r"temperature must be a number, got '0.1' \(str\)"),
         (dict(ids=np.ones(4, np.float32)), r"ids must have dtype int, got float32"),
         (dict(where=np.ones(4, int)), r"where must have dtype bool, got int32"),
@@ -106,6 +108,8 @@ def test_options_of_one_loss():
         (lambda: losses.simple_contrastive(A, A, weight=IDS), ValueError, r"weight must have shape \[\]"),
         (lambda: losses.sigmoid_contrastive(A, A, temperature=1.0, bias=A), ValueError, r"bias must have shape \[\], got \[4, 3\]"),
         (lambda: losses.sup_con(A, IDS[:3], temperature=1.0), ValueError, r"labels must have shape \[4\].*got \[3\]"),
+        (lambda: losses.sup_con(A, None, temperature=1.0), TypeError, r"labels must be an array, got None"),
+        (lambda: losses.soft_cross_entropy(A, None), TypeError, r"teacher must be an array, got None"),
         (lambda: losses.sup_con(A, IDS > 0, temperature=1.0), TypeError, r"labels must have dtype int, got bool"),
         (
             lambda: losses.multi_positive_info_nce(A, A, IDS, temperature=1.0, combine="insid"),

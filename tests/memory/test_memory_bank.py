@@ -51,16 +51,13 @@ def test_an_index_out_of_range_writes_nothing():
     assert not np.allclose(update(FIRST, index, features).keys[5], FIRST.keys[5])
 
 
-@pytest.mark.parametrize(("momentum", "expected"), [(0.0, [0.6, 0.8, 0.0]), (1.0, None)])
-def test_momentum_at_its_ends(momentum, expected):
-    keys = memory.bank(SIZE, DIM, momentum).update(FIRST, np.array([1]), np.float32([[3, 4, 0]])).keys
-    np.testing.assert_allclose(keys[1], FIRST.keys[1] if expected is None else expected, atol=1e-6)
-
-
-def test_momentum_may_be_traced():
+def test_momentum_may_be_traced_and_reach_its_ends():
     index, features = np.array([4, 0, 2]), np.float32(RNG.normal(size=(3, DIM)))
-    got = jax.jit(lambda m: memory.bank(SIZE, DIM, m).update(FIRST, index, features).keys)(0.25)
-    np.testing.assert_allclose(got, reference(FIRST.keys, index, features, 0.25), atol=1e-6)
+    traced = jax.jit(lambda m: memory.bank(SIZE, DIM, m).update(FIRST, index, features).keys)
+    for momentum in (0.0, 0.25, 1.0):
+        np.testing.assert_allclose(traced(momentum), reference(FIRST.keys, index, features, momentum), atol=1e-6)
+    np.testing.assert_allclose(traced(0.0)[4], features[0] / np.linalg.norm(features[0]), atol=1e-6)
+    np.testing.assert_allclose(traced(1.0), FIRST.keys, atol=1e-6)
 
 
 def test_zero_vectors_leave_the_slot_and_nan_surfaces():
@@ -71,10 +68,10 @@ def test_zero_vectors_leave_the_slot_and_nan_surfaces():
 
 def test_bfloat16_features_and_no_gradient():
     features = jnp.asarray(RNG.normal(size=(2, DIM)), jnp.bfloat16)
-    keys = memory.bank(SIZE, DIM, MOMENTUM).update(FIRST, np.array([1, 2]), features).keys
+    keys = update(FIRST, np.array([1, 2]), features).keys
     assert keys.dtype == jnp.float32
     np.testing.assert_allclose(keys, reference(FIRST.keys, [1, 2], np.float64(features)), atol=1e-6)
-    gradient = jax.grad(lambda f: jnp.sum(update(FIRST, np.array([1, 2]), f).keys * 3))(jnp.ones((2, DIM)))
+    gradient = jax.jit(jax.grad(lambda f: jnp.sum(update(FIRST, np.array([1, 2]), f).keys * 3)))(jnp.ones((2, DIM)))
     np.testing.assert_array_equal(gradient, 0)
 
 

@@ -13,12 +13,17 @@ from cljax import memory
 DEVICES = 4
 
 
+def pair(capacity, dim):
+    init, update = memory.queue(capacity, dim)
+    return init, jax.jit(update, static_argnames="axis_name")
+
+
 def rows(start, count, dim=2):
     return np.arange(start, start + count, dtype=np.float32)[:, None] * np.ones(dim, np.float32)
 
 
 def test_the_oldest_rows_are_overwritten():
-    init, update = memory.queue(4, 2)
+    init, update = pair(4, 2)
     state = init(jax.random.key(0))
     for batch in np.arange(1.0, 13.0, dtype=np.float32).reshape(3, 2, 2):
         state = update(state, batch)
@@ -28,7 +33,7 @@ def test_the_oldest_rows_are_overwritten():
 
 @pytest.mark.parametrize(("capacity", "batches"), [(5, [2, 2, 2]), (3, [7, 2]), (4, [4, 0, 9]), (1, [3, 1])])
 def test_batches_of_any_size_leave_what_rows_put_in_one_by_one_leave(capacity, batches):
-    init, update = memory.queue(capacity, 1)
+    init, update = pair(capacity, 1)
     state = init(jax.random.key(0))
     newest, pointer, start = deque(np.asarray(state.keys[:, 0]), maxlen=capacity), 0, 0
     for size in batches:
@@ -40,35 +45,35 @@ def test_batches_of_any_size_leave_what_rows_put_in_one_by_one_leave(capacity, b
 
 
 def test_first_rows_are_unit_gaussian():
-    keys = np.asarray(memory.queue(4000, 3).init(jax.random.key(1)).keys)
+    keys = np.asarray(pair(4000, 3)[0](jax.random.key(1)).keys)
     np.testing.assert_allclose(np.linalg.norm(keys, axis=1), 1, rtol=1e-6)
     np.testing.assert_allclose(keys.mean(0), 0, atol=5 / np.sqrt(3 * 4000))
     np.testing.assert_allclose(keys.T @ keys / 4000, np.eye(3) / 3, atol=0.03)
 
 
 def test_keys_are_stored_as_float32_and_not_scaled():
-    init, update = memory.queue(2, 2)
+    init, update = pair(3, 2)
     state = update(init(jax.random.key(0)), jnp.array([[3.0, 4.0], [0.0, 0.0]], jnp.bfloat16))
     assert state.keys.dtype == jnp.float32
-    np.testing.assert_array_equal(state.keys, [[3, 4], [0, 0]])
+    np.testing.assert_array_equal(state.keys[:2], [[3, 4], [0, 0]])
 
 
 def test_no_gradient_reaches_the_keys():
-    init, update = memory.queue(3, 2)
+    init, update = pair(3, 2)
     state = init(jax.random.key(0))
-    gradient = jax.grad(lambda keys: jnp.sum(update(state, keys).keys ** 2))(jnp.ones((2, 2)))
+    gradient = jax.jit(jax.grad(lambda keys: jnp.sum(update(state, keys).keys ** 2)))(jnp.ones((2, 2)))
     np.testing.assert_array_equal(gradient, 0)
 
 
 def test_nan_keys_surface():
-    init, update = memory.queue(3, 2)
+    init, update = pair(3, 2)
     keys = update(init(jax.random.key(0)), jnp.array([[1.0, jnp.nan]])).keys
     np.testing.assert_array_equal(np.isnan(keys), [[False, True], [False, False], [False, False]])
 
 
 @pytest.mark.parametrize("mode", ["shard_map", "shard_map unchecked", "pmap", "vmap"])
 def test_queue_on_four_devices_equals_one(mode):
-    init, update = memory.queue(7, 2)
+    init, update = pair(7, 2)
     first, batches = init(jax.random.key(0)), rows(0, 24).reshape(2, 12, 2)  # 12 rows a batch: more than the queue holds
     expected = first
     for batch in batches:
@@ -93,7 +98,7 @@ def test_queue_on_four_devices_equals_one(mode):
 
 
 def test_queues_are_stacked_by_vmap():
-    init, update = memory.queue(3, 2)
+    init, update = pair(3, 2)
     keys, batches = jax.random.split(jax.random.key(0), 2), rows(0, 4).reshape(2, 2, 2)
     got = jax.jit(jax.vmap(lambda key, batch: update(init(key), batch)))(keys, batches)
     for i in range(2):

@@ -20,6 +20,8 @@ ALL = {name: partial(getattr(metrics, name), k=4) for name in ("recall_at_k", "m
     "average_precision": metrics.average_precision
 }
 compiled = {name: jax.jit(metric) for name, metric in ALL.items()}
+recall_at_k, mrr_at_k, ndcg_at_k = (jax.jit(f, static_argnames="k") for f in (metrics.recall_at_k, metrics.mrr_at_k, metrics.ndcg_at_k))
+average_precision = jax.jit(metrics.average_precision)
 
 
 def reference(name, scores, relevance, k=4):
@@ -49,26 +51,26 @@ def test_values_follow_the_definition_with_and_without_ties(name):
 
 def test_ndcg_and_average_precision_equal_scikit_learn_without_ties():
     graded = [ndcg_score(r[None], s[None], k=4) for r, s in zip(GRADES, SCORES, strict=True)]
-    np.testing.assert_allclose(metrics.ndcg_at_k(SCORES, GRADES, 4).values, graded, atol=1e-6)
+    np.testing.assert_allclose(ndcg_at_k(SCORES, GRADES, k=4).values, graded, atol=1e-6)
     precision = [average_precision_score(r, s) for r, s in zip(RELEVANT[1:], SCORES[1:], strict=True)]
-    np.testing.assert_allclose(metrics.average_precision(SCORES, RELEVANT).values[1:], precision, atol=1e-6)
+    np.testing.assert_allclose(average_precision(SCORES, RELEVANT).values[1:], precision, atol=1e-6)
 
 
 def test_constant_scores_get_the_worst_value_not_the_best():
     same, relevance = np.ones((2, 10), np.float32), np.zeros((2, 10), np.int32)
     relevance[:, 0] = 1  # a stable sort would keep it first
     relevance[1, 3] = 1
-    assert metrics.recall_at_k(same, relevance, 8).values.tolist() == [0, 0]
-    assert metrics.mrr_at_k(same, relevance, 9).values.tolist() == [0, pytest.approx(1 / 9)]
-    np.testing.assert_allclose(metrics.mrr_at_k(same, relevance, 10).values, [1 / 10, 1 / 9])
-    np.testing.assert_allclose(metrics.ndcg_at_k(same[:1], relevance[:1], 10).values, [1 / np.log2(11)], rtol=1e-6)
-    np.testing.assert_allclose(metrics.average_precision(same, relevance).values, [1 / 10, (1 / 9 + 2 / 10) / 2], rtol=1e-6)
+    assert recall_at_k(same, relevance, k=8).values.tolist() == [0, 0]
+    assert mrr_at_k(same, relevance, k=9).values.tolist() == [0, pytest.approx(1 / 9)]
+    np.testing.assert_allclose(mrr_at_k(same, relevance, k=10).values, [1 / 10, 1 / 9])
+    np.testing.assert_allclose(ndcg_at_k(same[:1], relevance[:1], k=10).values, [1 / np.log2(11)], rtol=1e-6)
+    np.testing.assert_allclose(average_precision(same, relevance).values, [1 / 10, (1 / 9 + 2 / 10) / 2], rtol=1e-6)
 
 
 def test_recall_of_one_hit_among_two_and_precision_at_ranks_one_and_three():
     scores, relevance = np.float32([[3, 2, 1]]), np.array([[True, False, True]])
-    assert metrics.recall_at_k(scores, relevance, 2).values.tolist() == [0.5]
-    np.testing.assert_allclose(metrics.average_precision(scores, relevance).values, [(1 + 2 / 3) / 2], rtol=1e-6)
+    assert recall_at_k(scores, relevance, k=2).values.tolist() == [0.5]
+    np.testing.assert_allclose(average_precision(scores, relevance).values, [(1 + 2 / 3) / 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -84,10 +86,11 @@ def test_padding_equals_deletion(name):
     where[:, 8:] = False
     scores, relevance = np.where(where, SCORES, 99), np.where(where, RELEVANT, True)  # the padding would be first, and relevant
     scores[1, 9] = np.nan
-    got, expected = ALL[name](scores, relevance, where=where), ALL[name](SCORES[:, :8], RELEVANT[:, :8])
+    metric = compiled[name]
+    got, expected = metric(scores, relevance, where=where), metric(SCORES[:, :8], RELEVANT[:, :8])
     np.testing.assert_array_equal(got.where, expected.where)
     np.testing.assert_allclose(got.values, expected.values, atol=1e-6)
-    nothing = ALL[name](scores, relevance, where=np.zeros((6, 12), bool))
+    nothing = metric(scores, relevance, where=np.zeros((6, 12), bool))
     assert not nothing.where.any() and not nothing.values.any()
 
 
@@ -105,7 +108,7 @@ def test_queries_are_independent_and_order_of_items_does_not_matter(name):
     order = RNG.permutation(12)
     base = compiled[name](np.round(SCORES / 4), GRADES.astype(np.float32))
     np.testing.assert_allclose(compiled[name](np.round(SCORES / 4)[:, order], GRADES[:, order].astype(np.float32)).values, base.values, atol=1e-6)
-    each = jax.vmap(lambda s, r: ALL[name](s[None], r[None]).values[0])(np.round(SCORES / 4), GRADES)
+    each = jax.jit(jax.vmap(lambda s, r: ALL[name](s[None], r[None]).values[0]))(np.round(SCORES / 4), GRADES)
     np.testing.assert_allclose(each, base.values, atol=1e-6)
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: a run that was stopped and started again repeats an uninterrupted one bit for bit; nothing damaged or foreign is gone on from."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -137,6 +138,18 @@ def test_a_checkpoint_of_another_run_is_refused(toy, tmp_path):
         state = {**toy.init(), "extra": np.zeros(3, np.float32)}
         after = ((4, partial(toy.hook, 0.5)),)
         train.fit(jax.random.key(0), state, partial(toy.step, toy.Config()), toy.data(), steps=10, after=after, folder=tmp_path)
+
+
+def test_other_code_is_warned_of(toy, tmp_path, monkeypatch):
+    result = toy.fit(folder=tmp_path)
+    monkeypatch.setattr(importlib.import_module("cljax.train.stage"), "_code", lambda function: "another text")
+    with pytest.warns(UserWarning, match="was saved by other code of the step, the draw or a hook"):
+        assert toy.equal(toy.fit(folder=tmp_path), result)
+    cell = tmp_path / "study" / "cells" / "a"
+    toy.fit(folder=cell, shared=True)
+    monkeypatch.undo()
+    toy.fit(folder=cell, shared=True)
+    assert len(list((tmp_path / "shared").iterdir())) == 2  # a shared stage of other code is another one
 
 
 def test_names_keep_stages_apart(toy, tmp_path):

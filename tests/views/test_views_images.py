@@ -190,7 +190,7 @@ def test_bad_input_is_named():
         views.flip(KEY, BATCH[0])
     with pytest.raises(TypeError, match="images must have dtype float, got uint8"):
         views.shift_gain_noise(KEY, BATCH.astype(np.uint8))
-    with pytest.raises(ValueError, match=r"index must have shape \[8\], got \[3\]"):
+    with pytest.raises(ValueError, match=r"index must have shape \[B\] with B = 8 as in images, got \[3\]"):
         views.shift_gain_noise(KEY, BATCH, index=np.arange(3))
     with pytest.raises(TypeError, match="index must have dtype int"):
         views.flip(KEY, BATCH, index=np.ones(8, np.float32))
