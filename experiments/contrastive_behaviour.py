@@ -110,7 +110,7 @@ def evaluate(model, known, test, key, state):
 def run(config, key, fit=train.fit):
     k_split, k_init, k_fit = jax.random.split(key, 3)
     known, test = data.load(config.data, key=k_split, split=(config.train_rows, config.test_rows))
-    model = encoders.MLP(config.widths, config.features)
+    model = encoders.MLP(config.widths, config.features, normalise=True)
     batches = train.draws({"images": known[0]}, config.batch)
     state = init(config, model, k_init, known[0])
     if config.warm_up:

@@ -70,7 +70,7 @@ def test_another_version_gets_an_environment_of_its_own(make, tmp_path):
 def test_an_environment_that_is_whole_is_used_and_one_that_was_cut_off_is_made_anew(make, tmp_path):
     python_of_version(tmp_path / ".venv/bin/python", "3.11")
     (tmp_path / ".venv/ok").touch()
-    run = ".venv/bin/python experiments/contrastive_behaviour.py\n"
+    run = ".venv/bin/python experiments/contrastive_behaviour.py --workers\n"
     assert make("-n", "demo").stdout == run
     python_of_version(tmp_path / "bin/python3.11", "3.11")
     (tmp_path / ".venv/installing").touch()

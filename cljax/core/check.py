@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, ArrayLike, Key, UInt32
 
+KeyLike = Key[Array, ""] | UInt32[ArrayLike, "_"]  # typed, or of the older kind
 _KINDS = {"float": jnp.floating, "int": jnp.integer, "bool": jnp.bool_, "number": jnp.number}
 
 
@@ -20,8 +22,8 @@ def arrays(**arguments):
 
     Args:
       **arguments: `name=(value, spec, kind)` or `name=(value, spec)`. `spec` names the axes, `"B D"`: an axis with the same name has the same size in
-        all arguments, a number is that size, a leading `...` is any number of axes. `kind` is `"float"` (the default), `"int"`, `"bool"`, `"number"`
-        or None for any dtype. An argument whose value is None is passed over.
+        all arguments, a number is that size, a leading `...` is any number of axes; with a `?` at its end the value may be None, and is passed over.
+        `kind` is `"float"` (the default), `"int"`, `"bool"`, `"number"` or None for any dtype.
 
     Returns:
       The sizes by axis name, `{"B": 32, "D": 128}`.
@@ -32,8 +34,9 @@ def arrays(**arguments):
     """
     sizes, owners = {}, {}
     for name, (value, spec, *kind) in arguments.items():
-        if value is None:
+        if value is None and spec.endswith("?"):
             continue
+        spec = spec.removesuffix("?")
         kind = kind[0] if kind else "float"
         if not isinstance(value, (jax.Array, np.ndarray, np.generic, int, float, bool)):
             raise TypeError(f"{name} must be an array, got {_describe(value)}")
@@ -89,6 +92,15 @@ def positive(name, value):
     if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
         given = float(value) if np.ndim(value) == 0 else f"a minimum of {np.min(value)}"
         raise ValueError(f"{name} must be greater than 0, got {given}")
+
+
+def key(name, value):
+    """Raises TypeError unless `value` is one PRNG key, typed or of the older uint32 kind; ValueError where it is several."""
+    typed = isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if not typed and getattr(value, "dtype", None) != jnp.uint32:
+        raise TypeError(f"{name} must be a PRNG key, as jax.random.key(0) makes, got {_describe(value)}")
+    if np.ndim(value) != (0 if typed else 1):
+        raise ValueError(f"{name} must be one PRNG key, got an array of shape {list(np.shape(value))}; map over several with jax.vmap")
 
 
 def axis(name, value):

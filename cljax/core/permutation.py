@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cljax.core import check
+from cljax.core.compat import vary, varying_axes
 
 _ROUNDS = 12  # of both halves: with 6 the permutations of five entries fail a chi-square test, with 8 they pass
 
@@ -30,6 +31,7 @@ def permutation(key, size, positions):
       TypeError: `size` is not an integer, or `positions` are not.
       ValueError: `size` is below 1 or over 2^31 - 1.
     """
+    check.key("key", key)
     check.integer("size", size, at_least=1, at_most=2**31 - 1)
     check.arrays(positions=(positions, "...", "int"))
     a = math.isqrt(size - 1) + 1
@@ -48,8 +50,46 @@ def permutation(key, size, positions):
     def walk(value):
         return jnp.where(value < size, value, once(value))
 
-    start = once(jnp.asarray(positions).astype(jnp.uint32))
+    positions = jnp.asarray(positions).astype(jnp.uint32)
+    start = once(vary(positions, varying_axes(positions, keys)))
     return lax.while_loop(lambda value: jnp.any(value >= size), walk, start).astype(jnp.int32)
+
+
+def shuffled(key, size, batch, step):
+    r"""The indices of one batch from an endless stream of shuffled epochs.
+
+    The stream is $\pi_0, \pi_1, \ldots$ with $\pi_e$ = `permutation(fold_in(key, e), size, range(size))`. Batch t takes the positions $tB, \ldots,
+    tB + B - 1$ of the stream, exactly also where they leave 32 bits.
+
+    Args:
+      key: a PRNG key, the same at every step.
+      size: the number of entries, a Python integer from 1 to 2^31 - 1.
+      batch: B, a Python integer from 1 to 2^30; it may exceed `size`.
+      step: t, a non-negative integer; may be traced.
+
+    Returns:
+      int32 `[batch]`.
+    """
+    epoch, offset = _divmod(step, batch, size)
+    positions = offset + jnp.arange(batch, dtype=jnp.uint32)
+    touched = (size - math.gcd(size, batch) + batch - 1) // size + 1  # epochs that one batch may reach into: one where `batch` divides `size`
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, epoch + jnp.arange(touched, dtype=jnp.uint32))
+    rows = jax.vmap(lambda key: permutation(key, size, positions % size))(keys)
+    return rows[positions // size, jnp.arange(batch)]
+
+
+def _divmod(t, batch, size):
+    """`divmod(t * batch, size)` as uint32, exact where the product leaves 32 bits: by digits of `t` so short that one times `size` stays inside."""
+    t = jnp.asarray(t).astype(jnp.uint32)
+    quotient = rest = jnp.uint32(0)
+    width = 32 - size.bit_length()
+    for low in range(0, 32, width):
+        digit = (t >> low) & (2**width - 1)
+        more, left = divmod(batch << low, size)
+        rest = rest + digit * jnp.uint32(left)
+        quotient = quotient + digit * jnp.uint32(more % 2**32) + rest // size
+        rest = rest % size
+    return quotient, rest
 
 
 def _mix(x):

@@ -9,9 +9,9 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key, UInt32
 
 from cljax.core import check, provenance
+from cljax.core.check import KeyLike
 from cljax.data.catalogue import DATASETS
 
 
@@ -19,7 +19,7 @@ def load(
     name: str,
     *,
     split: int | str | tuple[int, ...] | tuple[str, ...] | None = None,
-    key: Key[Array, ""] | UInt32[Array, "2"] | None = None,
+    key: KeyLike | None = None,
     folder: str | os.PathLike | None = None,
 ):
     """Reads a data set into memory, whole or in parts.
@@ -94,8 +94,8 @@ def _check(name, folder):
 
 def _counted(parts, key):
     """Checks the arguments; returns whether the parts are counts, not names."""
-    if key is not None and not (hasattr(key, "dtype") and (jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32)):
-        raise TypeError(f"key must be a PRNG key, got {type(key).__name__}")
+    if key is not None:
+        check.key("key", key)
     if not parts:
         raise ValueError("split must name at least one part, got an empty tuple")
     if parts == (None,) or all(isinstance(part, str) for part in parts):

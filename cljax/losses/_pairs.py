@@ -24,14 +24,6 @@ Implementation = Literal["auto", "dense", "blockwise"]
 # Arguments.
 
 
-def arrays(**arguments):
-    """`core.check.arrays`, where only masks and extra negatives may be None."""
-    for name, (value, *_) in arguments.items():
-        if value is None and name not in ("where", "key_where", "negatives"):
-            raise TypeError(f"{name} must be an array, got None")
-    return check.arrays(**arguments)
-
-
 def scale(temperature, batch, where=None):
     """1 / temperature as a row leaf `[B]`: a product with it is cheaper than a quotient in every pair."""
     check.positive("temperature", temperature)
@@ -50,7 +42,7 @@ def integers(name, value, size):
     """Ids or labels as an array: `[size]` integers or `[size, R]` sets padded with -1; ids that are None stay None."""
     if value is None and name.endswith("ids"):
         return None
-    arrays(**{name: (value, f"{size}" if np.ndim(value) == 1 else f"{size} R", "int")})
+    check.arrays(**{name: (value, f"{size}" if np.ndim(value) == 1 else f"{size} R", "int")})
     if isinstance(value, np.ndarray) and value.size and not jax.config.jax_enable_x64 and int(value.max()) - int(value.min()) >= 2**32:
         raise ValueError(f"{name} must fit into 32 bits, got values from {value.min()} to {value.max()}: number them, or enable jax_enable_x64")
     return jnp.asarray(value)
@@ -75,7 +67,7 @@ def sources(queries, keys, negatives, *, in_batch, ids, key_ids, negative_ids, n
       ids: of the queries.
       sources: a list of (keys, their column leaves, the axis over which they are split); only keys of the batch have the leaf "index".
     """
-    batch = arrays(queries=(queries, "B D"), keys=(keys, "B D"), negatives=(negatives, "M D"), where=(where, "B", "bool"))["B"]
+    batch = check.arrays(queries=(queries, "B D"), keys=(keys, "B D"), negatives=(negatives, "M D?"), where=(where, "B?", "bool"))["B"]
     if negatives is None:
         if not in_batch:
             raise ValueError("negatives must be given where in_batch=False, got None: there is nothing else to compare with")

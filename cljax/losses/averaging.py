@@ -48,8 +48,8 @@ def mean(
       ValueError: weights of another shape than the values, or an axis that is not mapped.
     """
     values, counted = values if isinstance(values, Masked) else (values, None)
-    check.arrays(values=(values, "..."), weights=(weights, "...", None))
-    check.arrays(**{"values.where": (counted, "...", "bool")})
+    check.arrays(values=(values, "..."), weights=(weights, "...?", None))
+    check.arrays(**{"values.where": (counted, "...?", "bool")})
     for name, given in (("values.where", counted), ("weights", weights)):
         if given is not None and jnp.shape(given) != jnp.shape(values):
             raise ValueError(f"{name} must have the shape of values, {list(jnp.shape(values))}, got {list(jnp.shape(given))}")
@@ -61,5 +61,6 @@ def mean(
             values, w = jnp.where(kept, values, 0), jnp.where(kept, w, 0)
     total, weight = jnp.sum(w * values, dtype=dtype), jnp.sum(w)
     if axis_name is not None:
-        total, weight = lax.psum(vary((total, weight), {axis_name}), axis_name)
+        # One psum each: jax 0.7 cannot transpose a psum of two where only one is differentiated.
+        total, weight = (lax.psum(vary(x, {axis_name}), axis_name) for x in (total, weight))
     return jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))

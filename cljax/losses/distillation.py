@@ -6,7 +6,6 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from cljax.core import check
-from cljax.losses import _pairs
 from cljax.losses._pairs import Scalar, float_array
 
 
@@ -41,7 +40,7 @@ def soft_cross_entropy(
     Reference: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, equation 1; Zhang et al., "Adversarial Retriever-Ranker for
     Dense Text Retrieval" (AR2), ICLR 2022, equation 12.
     """
-    _pairs.arrays(logits=(logits, "... K"), teacher=(teacher, "... K"), where=(where, "... K", "bool"))
+    check.arrays(logits=(logits, "... K"), teacher=(teacher, "... K"), where=(where, "... K?", "bool"))
     for name, value in (("teacher", teacher), ("where", where)):
         if value is not None and jnp.shape(value) != jnp.shape(logits):
             raise ValueError(f"{name} must have the shape of logits, {list(jnp.shape(logits))}, got {list(jnp.shape(value))}")

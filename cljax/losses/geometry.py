@@ -34,7 +34,7 @@ def alignment(
     Reference: Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere", ICML 2020,
     section 4.1.
     """
-    _pairs.arrays(a=(a, "B D"), b=(b, "B D"))
+    check.arrays(a=(a, "B D"), b=(b, "B D"))
     check.number("power", power, at_least=1)
     a, b = _placed(a, similarity), _placed(b, similarity)
     return safe_norm(a - b) ** power
@@ -75,7 +75,7 @@ def uniformity(
     Reference: Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the Hypersphere", ICML 2020,
     section 4.1.
     """
-    batch = _pairs.arrays(embeddings=(embeddings, "B D"), where=(where, "B", "bool"), t=(t, "", "number"))["B"]
+    batch = check.arrays(embeddings=(embeddings, "B D"), where=(where, "B?", "bool"), t=(t, "", "number"))["B"]
     check.positive("t", t)
     index = pairwise.index(batch, axis_name)
     rows = _pairs.present(index=index, self=index, ids=_pairs.integers("ids", ids, batch), where=where)

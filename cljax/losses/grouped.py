@@ -53,8 +53,8 @@ def grouped_info_nce(
     Reference: Jain et al., "ColloSSL: Collaborative Self-Supervised Learning for Human Activity Recognition", 2022 (inside, weighted).
     """
     check.choice("combine", combine, ("inside", "outside", "apart"))
-    arrays = dict(anchors=(anchors, "B D"), positives=(positives, "B P D"), negatives=(negatives, "B M D"), where=(where, "B", "bool"))
-    scale = _pairs.scale(temperature, _pairs.arrays(**arrays)["B"], where)[:, None]
+    arrays = dict(anchors=(anchors, "B D"), positives=(positives, "B P D"), negatives=(negatives, "B M D"), where=(where, "B?", "bool"))
+    scale = _pairs.scale(temperature, check.arrays(**arrays)["B"], where)[:, None]
     w = _pairs.drop(where, _weights("positive_weights", positive_weights, positives))
     v = _pairs.drop(where, _weights("negative_weights", negative_weights, negatives))
     anchors = _pairs.drop(where, anchors)[:, None]

@@ -44,7 +44,7 @@ def sigmoid_contrastive(
 
     Reference: Zhai et al., "Sigmoid Loss for Language Image Pre-Training" (SigLIP), ICCV 2023, equation in section 3.2.
     """
-    batch = _pairs.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B", "bool"), bias=(bias, "", "number"))["B"]
+    batch = check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B?", "bool"), bias=(bias, "", "number"))["B"]
     index = pairwise.index(batch, axis_name)
     pair = _pairs.present(
         index=index, partner=index, ids=_pairs.integers("ids", ids, batch), where=where, scale=_pairs.scale(temperature, batch, where)

@@ -124,7 +124,7 @@ def symmetric_info_nce(
     Reference: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (CLIP), ICML 2021, figure 3.
     """
     smoothing = _smoothing(label_smoothing)
-    batch = _pairs.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B", "bool"))["B"]
+    batch = check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B?", "bool"))["B"]
     index = pairwise.index(batch, axis_name)
     pair = _pairs.present(
         index=index, partner=index, ids=_pairs.integers("ids", ids, batch), where=where, scale=_pairs.scale(temperature, batch, where)
@@ -181,7 +181,7 @@ def nt_xent(
 
     Reference: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations" (SimCLR), ICML 2020, equation 1.
     """
-    batch = _pairs.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B", "bool"))["B"]
+    batch = check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B?", "bool"))["B"]
     index = pairwise.index(2 * batch, axis_name)
     example = dict(ids=_pairs.integers("ids", ids, batch), where=where, scale=_pairs.scale(temperature, batch, where))
     views = {name: jnp.concatenate([leaf, leaf]) for name, leaf in _pairs.present(**example).items()}

@@ -48,7 +48,7 @@ def sup_con(
 
     Reference: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, equation 2 (the sum over positives outside the logarithm).
     """
-    batch = _pairs.arrays(embeddings=(embeddings, "B D"), where=(where, "B", "bool"))["B"]
+    batch = check.arrays(embeddings=(embeddings, "B D"), where=(where, "B?", "bool"))["B"]
     index = pairwise.index(batch, axis_name)
     names = dict(labels=_pairs.integers("labels", labels, batch), ids=_pairs.integers("ids", ids, batch))
     rows = _pairs.present(index=index, self=index, where=where, scale=_pairs.scale(temperature, batch, where), **names)
@@ -107,7 +107,7 @@ def multi_positive_info_nce(
     Representations from Uncurated Instructional Videos" (MIL-NCE), CVPR 2020, equation 1 (inside).
     """
     check.choice("combine", combine, ("outside", "inside", "apart"))
-    sizes = _pairs.arrays(queries=(queries, "B D"), keys=(keys, "N D"), where=(where, "B", "bool"), key_where=(key_where, "N", "bool"))
+    sizes = check.arrays(queries=(queries, "B D"), keys=(keys, "N D"), where=(where, "B?", "bool"), key_where=(key_where, "N?", "bool"))
     batch, size = sizes["B"], sizes["N"]
     labels, ids = _pairs.integers("labels", labels, batch), _pairs.integers("ids", ids, batch)
     if key_labels is None:

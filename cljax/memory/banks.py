@@ -7,7 +7,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Integer, Num
 
 from cljax.core import check, safe_normalize
-from cljax.memory.pair import KeyLike, Memory, check_key, gather, unit_gaussian
+from cljax.core.check import KeyLike
+from cljax.memory.pair import Memory, gather, unit_gaussian
 
 
 class BankState(NamedTuple):
@@ -58,7 +59,7 @@ def bank(size: int, dim: int, momentum: Num[ArrayLike, ""]) -> Memory:
     check.number("momentum", momentum, at_least=0, at_most=1)
 
     def init(key: KeyLike) -> BankState:
-        check_key(key)
+        check.key("key", key)
         return BankState(unit_gaussian(key, size, dim))
 
     def update(state: BankState, index: Integer[ArrayLike, " B"], features: Float[ArrayLike, "B D"], axis_name: str | None = None) -> BankState:

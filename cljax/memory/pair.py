@@ -6,11 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Key, UInt32
 
 from cljax.core import safe_normalize
-
-KeyLike = Key[Array, ""] | UInt32[ArrayLike, "_"]
 
 
 class Memory(NamedTuple):
@@ -23,13 +20,6 @@ class Memory(NamedTuple):
 
     init: Callable[..., Any]
     update: Callable[..., Any]
-
-
-def check_key(key):
-    """Raises TypeError unless `key` is one PRNG key, typed or of the older uint32 kind."""
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not (key.shape == () if typed else getattr(key, "dtype", None) == jnp.uint32 and key.ndim == 1):
-        raise TypeError(f"key must be one PRNG key, as jax.random.key(0) makes, got {getattr(key, 'aval', type(key).__name__)}")
 
 
 def unit_gaussian(key, rows, dim):

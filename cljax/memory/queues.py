@@ -7,7 +7,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from cljax.core import check
-from cljax.memory.pair import KeyLike, Memory, check_key, gather, unit_gaussian
+from cljax.core.check import KeyLike
+from cljax.memory.pair import Memory, gather, unit_gaussian
 
 
 class QueueState(NamedTuple):
@@ -56,7 +57,7 @@ def queue(capacity: int, dim: int) -> Memory:
     check.integer("dim", dim, at_least=1)
 
     def init(key: KeyLike) -> QueueState:
-        check_key(key)
+        check.key("key", key)
         return QueueState(unit_gaussian(key, capacity, dim), jnp.zeros((), jnp.int32))
 
     def update(state: QueueState, keys: Float[ArrayLike, "B D"], axis_name: str | None = None) -> QueueState:

@@ -35,7 +35,7 @@ def alignment(
     >>> print(f"{alignment(jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 1.0]])):.4f}")
     2.0000
     """
-    check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B", "bool"))
+    check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B?", "bool"))
     return losses.mean(losses.alignment(a, b, power=power), where)
 
 
@@ -64,7 +64,7 @@ def tolerance(embeddings: Float[ArrayLike, "B D"], labels: Integer[ArrayLike, " 
     >>> print(f"{tolerance(np.stack([np.cos(angles), np.sin(angles)], 1), np.array([0, 0, 1, 1])):.4f}")
     0.4330
     """
-    batch = check.arrays(embeddings=(embeddings, "B D"), labels=(labels, "B", "int"), where=(where, "B", "bool"))["B"]
+    batch = check.arrays(embeddings=(embeddings, "B D"), labels=(labels, "B", "int"), where=(where, "B?", "bool"))["B"]
     rows = {"label": jnp.asarray(labels), "index": pairwise.index(batch), "where": jnp.ones(batch, bool) if where is None else jnp.asarray(where)}
 
     def terms(scores, row, column, params):

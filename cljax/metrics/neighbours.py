@@ -53,7 +53,7 @@ def knn_accuracy(
         labels=(labels, "B", "int"),
         reference=(reference, "N D"),
         reference_labels=(reference_labels, "N", "int"),
-        where=(where, "B", "bool"),
+        where=(where, "B?", "bool"),
     )
     check.integer("k", k, at_least=1, at_most=sizes["N"])
     scores, indices = pairwise.top_k(jnp.asarray(embeddings), jnp.asarray(reference), k, similarity=similarity, block_size=block_size)

@@ -128,7 +128,7 @@ def average_precision(scores: Scores, relevance: Relevance, *, where: Where = No
 
 def _ranked(scores, relevance, where, k=None):
     """The relevance in the order of the list, 0 where an item does not exist; and whether a query's scores are numbers."""
-    sizes = check.arrays(scores=(scores, "Q N", "number"), relevance=(relevance, "Q N", None), where=(where, "Q N", "bool"))
+    sizes = check.arrays(scores=(scores, "Q N", "number"), relevance=(relevance, "Q N", None), where=(where, "Q N?", "bool"))
     if not any(jnp.issubdtype(jnp.result_type(relevance), kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"relevance must have dtype bool, int or float, got {jnp.result_type(relevance)}")
     if k is not None:

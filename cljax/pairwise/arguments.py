@@ -14,7 +14,7 @@ COLLECTIVES = ("gather",)
 
 def checked(queries, keys, rows, columns, *, similarity, block_size, implementation, axis_name, collective):
     """The four as trees of arrays, the keys in place where they are None; raises for whatever no pairwise function takes."""
-    sizes = check.arrays(queries=(queries, "B D"), keys=(keys, "N D"))
+    sizes = check.arrays(queries=(queries, "B D"), keys=(keys, "N D?"))
     check.choice("similarity", similarity, SIMILARITIES)
     check.choice("implementation", implementation, IMPLEMENTATIONS)
     check.choice("collective", collective, COLLECTIVES)

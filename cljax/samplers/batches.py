@@ -4,12 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jaxtyping import Array, ArrayLike, Int32, Integer, Key, UInt32
+from jaxtyping import Array, ArrayLike, Int32, Integer
 
-from cljax.core import check, permutation
-
-KeyLike = Key[Array, ""] | UInt32[ArrayLike, "_"]
+from cljax.core import check, permutation, shuffled
+from cljax.core.check import KeyLike
 
 
 def shuffled_batch(key: KeyLike, size: int, batch: int, step: Integer[ArrayLike, ""]) -> Int32[Array, " batch"]:
@@ -75,45 +73,13 @@ def _shuffled_batches(key, size, batch, epoch):
 
 @partial(jax.jit, static_argnames=("size", "batch"))  # called step by step it is one compiled call
 def _shuffled_batch(key, size, batch, step):
-    epoch, first = _locate(step, batch, size)
-    positions = first + jnp.arange(batch, dtype=jnp.uint32)
-    if size % batch == 0:
-        return permutation(jax.random.fold_in(key, epoch), size, positions)
-    here = positions < size
-    epochs, positions = jnp.stack([epoch, epoch + 1]), jnp.stack([jnp.where(here, positions, 0), jnp.where(here, 0, positions - size)])
-    indices = jax.vmap(lambda epoch, positions: permutation(jax.random.fold_in(key, epoch), size, positions))(epochs, positions)
-    return jnp.where(here, *indices)
-
-
-def _locate(step, batch, size):
-    """`divmod(step * batch, size)` of a uint32 step, as uint32, where the product would leave 32 bits after a few thousand epochs.
-
-    Goes through the bits of `step` from the highest: what was found so far is doubled, then one `batch` is added where the bit is set.
-    """
-
-    def add(carry, bit):
-        quotient, remainder = carry
-        quotient, remainder = 2 * quotient, 2 * remainder
-        quotient, remainder = quotient + remainder // size, remainder % size
-        remainder = remainder + bit * batch
-        return (quotient + remainder // size, remainder % size), None
-
-    bits = (step >> jnp.arange(31, -1, -1, dtype=jnp.uint32)) & 1
-    zero = bits[0] & 0  # varies over the mesh axes over which `step` does
-    return lax.scan(add, (zero, zero), bits)[0]
+    return shuffled(key, size, batch, step)
 
 
 def _check(key, size, batch, **number):
-    check_key(key)
+    check.key("key", key)
     check.integer("size", size, at_least=1, at_most=2**31 - 1)
     check.integer("batch", batch, at_least=1, at_most=size)
     for name, value in number.items():
         check.arrays(**{name: (value, "", "int")})
         check.number(name, value, at_least=0)
-
-
-def check_key(key):
-    """Raises TypeError unless `key` is one PRNG key, typed or of the older uint32 kind."""
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not (key.shape == () if typed else getattr(key, "dtype", None) == jnp.uint32 and key.ndim == 1):
-        raise TypeError(f"key must be one PRNG key, as jax.random.key(0) makes, got {getattr(key, 'aval', type(key).__name__)}")

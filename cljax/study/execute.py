@@ -82,8 +82,9 @@ def execute(run, todo, folder=None, *, executor=None, workers=1, population=Fals
 
 
 def last_line(text):
-    """The line of a traceback that says what happened."""
-    return text.strip().splitlines()[-1].strip() if text.strip() else ""
+    """The line of a traceback that says what happened; JAX adds a note on its own frames below it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip().strip("-") and not line.startswith("For simplicity, JAX has removed")]
+    return lines[-1] if lines else ""
 
 
 def interactive():

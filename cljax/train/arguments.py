@@ -36,15 +36,8 @@ def check_options(steps, after, name, chunk, save_seconds, folder, log):
 
 def one_key(key):
     """The key as a typed one."""
-    if not isinstance(key, (jax.Array, np.ndarray)):
-        raise TypeError(f"key must be a PRNG key, got {type(key).__name__}")
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if key.dtype != jnp.uint32 or key.ndim != 1:
-            raise ValueError(f"key must be one PRNG key, got {key.dtype}{list(key.shape)}")
-        key = jax.random.wrap_key_data(key)
-    if key.ndim:
-        raise ValueError(f"key must be one PRNG key, got {list(key.shape)} of them: call fit under jax.vmap, or once for each")
-    return key
+    check.key("key", key)
+    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
 
 
 def check_state(state):

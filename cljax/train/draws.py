@@ -1,7 +1,6 @@
 """Batches as a pure function of the key and the step, drawn from arrays that live on the device."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from cljax.core import check, permutation
+from cljax.core import check, shuffled
 
 DATA_STREAM = 2**32 - 1  # folded into the run's key where a step's number would be: no run has so many steps
 
@@ -61,25 +60,5 @@ def draws(arrays: PyTree, draw: Callable | int) -> Draws:
 
 def epochs(key, arrays, batch, t):
     """The batch of step `t`: rows of the endless sequence of permutations that `key` stands for."""
-    size = len(next(iter(arrays.values())))
-    epoch, offset = _divmod(t, batch, size)
-    positions = offset + jnp.arange(batch, dtype=jnp.uint32)
-    touched = (size - math.gcd(size, batch) + batch - 1) // size + 1  # epochs that one batch may reach into: one where `batch` divides `size`
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, epoch + jnp.arange(touched, dtype=jnp.uint32))
-    rows = jax.vmap(lambda key: permutation(key, size, positions % size))(keys)
-    index = rows[positions // size, jnp.arange(batch)]
+    index = shuffled(key, len(next(iter(arrays.values()))), batch, t)
     return {name: array[index] for name, array in arrays.items()} | {"index": index}
-
-
-def _divmod(t, batch, size):
-    """`divmod(t * batch, size)` as uint32, exact where the product leaves 32 bits: by digits of `t` so short that one times `size` stays inside."""
-    t = jnp.asarray(t).astype(jnp.uint32)
-    quotient = rest = jnp.uint32(0)
-    width = 32 - size.bit_length()
-    for low in range(0, 31, width):
-        digit = (t >> low) & (2**width - 1)
-        more, left = divmod(batch << low, size)
-        rest = rest + digit * jnp.uint32(left)
-        quotient = quotient + digit * jnp.uint32(more % 2**32) + rest // size
-        rest = rest % size
-    return quotient, rest

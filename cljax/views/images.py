@@ -9,7 +9,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Integer, Num
 
 from cljax.core import check
-from cljax.views.per_example import KeyLike, check_key, per_example
+from cljax.core.check import KeyLike
+from cljax.views.per_example import per_example
 
 _TRIES = 10
 
@@ -205,10 +206,10 @@ def _wide(image):
 
 
 def _check(key, images, index):
-    check_key(key)
+    check.key("key", key)
     if jnp.ndim(images) not in (3, 4):
         raise ValueError(f"images must have shape [B, H, W] or [B, H, W, C], got {list(jnp.shape(images))}")
-    check.arrays(images=(images, "B H W" if jnp.ndim(images) == 3 else "B H W C"), index=(index, "B", "int"))
+    check.arrays(images=(images, "B H W" if jnp.ndim(images) == 3 else "B H W C"), index=(index, "B?", "int"))
 
 
 def _check_range(name, bounds, at_most=None):

@@ -6,11 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Integer, Key, PyTree, UInt32
+from jaxtyping import ArrayLike, Integer, PyTree
 
 from cljax.core import check
-
-KeyLike = Key[Array, ""] | UInt32[ArrayLike, "_"]
+from cljax.core.check import KeyLike
 
 
 def per_example(view: Callable[[Any, Any], Any], key: KeyLike, examples: PyTree, *, index: Integer[ArrayLike, " B"] | None = None) -> PyTree:
@@ -40,7 +39,7 @@ def per_example(view: Callable[[Any, Any], Any], key: KeyLike, examples: PyTree,
     >>> bool((views[0] == views[2]).all()), bool((views[0] == views[1]).all())
     (True, False)
     """
-    check_key(key)
+    check.key("key", key)
     leaves = jax.tree.leaves(examples)
     if not leaves:
         raise ValueError("examples must hold at least one array, got none")
@@ -51,10 +50,3 @@ def per_example(view: Callable[[Any, Any], Any], key: KeyLike, examples: PyTree,
     check.arrays(index=(index, f"{batch[0]}", "int"))
     keys = jax.vmap(partial(jax.random.fold_in, key))(index)
     return jax.vmap(view)(keys, examples)
-
-
-def check_key(key):
-    """Raises TypeError unless `key` is one PRNG key, typed or of the older uint32 kind."""
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not (key.shape == () if typed else getattr(key, "dtype", None) == jnp.uint32 and key.ndim == 1):
-        raise TypeError(f"key must be one PRNG key, as jax.random.key(0) makes, got {getattr(key, 'aval', type(key).__name__)}")

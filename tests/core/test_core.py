@@ -1,5 +1,6 @@
 """The ground: checks, norms, the keyed permutation."""
 
+import importlib
 from collections import Counter
 
 import jax
@@ -10,6 +11,8 @@ import scipy.stats
 
 from cljax import core
 from cljax.core import check
+
+stream = importlib.import_module("cljax.core.permutation")
 
 
 @pytest.mark.parametrize("size", (1, 2, 3, 7, 64, 1200, 100_003))
@@ -33,6 +36,14 @@ def test_a_permutation_is_the_same_wherever_it_is_asked():
 def test_a_large_permutation_costs_what_is_asked():
     found = core.permutation(jax.random.key(0), 2**31 - 1, jnp.arange(1000))
     assert found.min() >= 0 and len(np.unique(found)) == 1000
+
+
+@pytest.mark.parametrize("size, batch", [(1200, 128), (1_281_167, 4096), (2**31 - 1, 2**30), (7, 1000), (1, 1)])
+def test_places_in_the_stream_of_epochs_are_exact_where_they_leave_32_bits(size, batch):
+    steps = np.array([0, 1, 999_983, 2_000_003, 2**31 - 1])
+    quotient, rest = stream._divmod(steps, batch, size)
+    expected = [divmod(int(t) * batch, size) for t in steps]
+    assert [(int(q), int(r)) for q, r in zip(quotient, rest, strict=True)] == [(q % 2**32, r) for q, r in expected]
 
 
 @pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16))
@@ -64,6 +75,7 @@ def test_nan_is_not_normalised_away():
         (ValueError, r"y must have shape \[B\] with B = 2 as in x, got \[3\]", lambda: check.arrays(x=(np.ones(2), "B"), y=(np.ones(3), "B"))),
         (ValueError, r"x must have shape \[..., 3\], got \[4, 2\]", lambda: check.arrays(x=(np.ones((4, 2)), "... 3"))),
         (TypeError, "x must have dtype int, got float32", lambda: check.arrays(x=(np.ones(2, np.float32), "B", "int"))),
+        (TypeError, "x must be an array, got None", lambda: check.arrays(x=(None, "B"))),
         (TypeError, "x must be an array, got list", lambda: check.arrays(x=([1.0], "B"))),
         (ValueError, "mode must be one of 'a', 'bcd', got 'bc'; did you mean 'bcd'", lambda: check.choice("mode", "bc", ("a", "bcd"))),
         (TypeError, "k must be an integer, got True", lambda: check.integer("k", True)),
@@ -82,6 +94,10 @@ def test_nan_is_not_normalised_away():
 def test_bad_input_is_named(error, text, call):
     with pytest.raises(error, match=text):
         call()
+
+
+def test_only_an_optional_array_may_be_none():
+    assert check.arrays(x=(np.ones((2, 3)), "B D"), where=(None, "B?", "bool")) == {"B": 2, "D": 3}
 
 
 def test_what_is_traced_passes_the_checks_of_values():

@@ -101,7 +101,7 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="size must be at least 1"):
         memory.bank(0, DIM, 0.5)
     bank = memory.bank(SIZE, DIM, 0.5)
-    with pytest.raises(TypeError, match="key must be one PRNG key"):
+    with pytest.raises(TypeError, match="key must be a PRNG key"):
         bank.init("key")
     with pytest.raises(TypeError, match="index must have dtype int, got float32"):
         bank.update(FIRST, jnp.zeros(2), jnp.ones((2, DIM)))

@@ -112,9 +112,9 @@ def test_bad_input_is_named():
     with pytest.raises(TypeError, match="dim must be an integer, got 2.5"):
         memory.queue(3, 2.5)
     init, update = memory.queue(3, 2)
-    with pytest.raises(TypeError, match="key must be one PRNG key"):
+    with pytest.raises(TypeError, match="key must be a PRNG key"):
         init(0)
-    with pytest.raises(TypeError, match="key must be one PRNG key"):
+    with pytest.raises(ValueError, match="key must be one PRNG key"):
         init(jax.random.split(jax.random.key(0)))
     state = init(jax.random.PRNGKey(0))  # keys of the older kind are keys
     with pytest.raises(ValueError, match=r"keys must have shape \[B, 2\], got \[4, 3\]"):

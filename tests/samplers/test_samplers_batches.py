@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from cljax import core, samplers
-from cljax.samplers.batches import _locate
 
 KEY = jax.random.key(0)
 
@@ -53,15 +52,6 @@ def test_epoch_and_step_agree_where_the_batch_divides_the_size():
     np.testing.assert_array_equal(by_epoch, stream(12, 4, 84)[:9])
 
 
-@pytest.mark.parametrize(("batch", "size"), [(4096, 1_281_167), (1, 1), (2**31 - 2, 2**31 - 1)])
-def test_places_in_the_stream_are_exact_where_the_product_leaves_32_bits(batch, size):
-    steps = np.array([0, 1, 2, 999_983, 2_000_003, 2**31 - 1])
-    epochs, first = jax.vmap(lambda step: _locate(step, batch, size))(jnp.asarray(steps, jnp.uint32))
-    expected = [divmod(int(step) * batch, size) for step in steps]
-    np.testing.assert_array_equal(np.asarray(epochs), [e for e, _ in expected])
-    np.testing.assert_array_equal(np.asarray(first), [f for _, f in expected])
-
-
 def test_traced_and_plain_steps_give_the_same_on_every_device():
     for step in (4, np.int64(4), jnp.uint8(4)):
         np.testing.assert_array_equal(samplers.shuffled_batch(KEY, 7, 3, step), stream(7, 3, 84)[4])
@@ -82,5 +72,5 @@ def test_bad_input_is_named():
         samplers.shuffled_batch(KEY, 7, 3, -1)
     with pytest.raises(TypeError, match="epoch must have dtype int, got float32"):
         samplers.shuffled_batches(KEY, 7, 3, 0.5)
-    with pytest.raises(TypeError, match="key must be one PRNG key"):
+    with pytest.raises(TypeError, match="key must be a PRNG key"):
         samplers.shuffled_batch(0, 7, 3, 0)

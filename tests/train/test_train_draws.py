@@ -1,7 +1,6 @@
 """Batches drawn inside of a compiled program."""
 
 import importlib
-import random
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +20,6 @@ def test_each_epoch_shows_each_row_once_in_another_order(size, batch):
     epochs = np.asarray(batches["index"]).reshape(-1, size)
     assert np.array_equal(np.sort(epochs, axis=1), np.tile(np.arange(size), (2 * batch, 1)))
     assert len({tuple(epoch) for epoch in epochs}) > batch
-
-
-def test_the_position_is_exact_where_it_leaves_32_bits():
-    steps = jnp.array([0, 1, 2**31 - 1, *random.Random(0).sample(range(2**31), 20)], jnp.uint32)
-    for size, batch in [(1200, 128), (50_000, 4096), (2**31 - 1, 2**30), (7, 1000)]:
-        quotient, rest = module._divmod(steps, batch, size)
-        expected = [divmod(int(t) * batch, size) for t in steps]
-        assert [(int(q), int(r)) for q, r in zip(quotient, rest, strict=True)] == [(q % 2**32, r) for q, r in expected]
 
 
 @pytest.mark.errors

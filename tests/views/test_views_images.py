@@ -184,7 +184,7 @@ def test_per_example_takes_trees():
 
 @pytest.mark.errors
 def test_bad_input_is_named():
-    with pytest.raises(TypeError, match="key must be one PRNG key"):
+    with pytest.raises(TypeError, match="key must be a PRNG key"):
         views.flip(0, BATCH)
     with pytest.raises(ValueError, match=r"images must have shape \[B, H, W\] or \[B, H, W, C\], got \[6, 6\]"):
         views.flip(KEY, BATCH[0])
