@@ -18,7 +18,8 @@ import pytest
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)  # works only before the first array
 
-hypothesis.settings.register_profile("cljax", deadline=None, derandomize=True, max_examples=10, database=None)
+PHASES = (hypothesis.Phase.explicit, hypothesis.Phase.generate)  # a failing example is small as it is: to shrink it takes a compilation a try
+hypothesis.settings.register_profile("cljax", deadline=None, derandomize=True, max_examples=10, database=None, phases=PHASES)
 hypothesis.settings.load_profile("cljax")
 
 

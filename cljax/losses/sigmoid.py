@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from cljax import pairwise
+from cljax.core import check
 from cljax.losses import _pairs
 from cljax.losses._pairs import Collective, Ids, Implementation, Scalar, Similarity, Temperature, Where
 from cljax.pairwise import Sum
