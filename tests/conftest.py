@@ -3,11 +3,12 @@
 import importlib.metadata
 import os
 
+# The suite's time is nearly all compilation, of programs that run for a moment: those are not worth optimising.
+flags = ["--xla_backend_optimization_level=0"]
 if int(importlib.metadata.version("jaxlib").split(".")[1]) >= 10:  # older ones abort on a flag that they don't know
     # Two xdist workers with eight virtual devices each share the cores: a device that waits long for its peers is busy, not dead.
-    os.environ.setdefault(
-        "XLA_FLAGS", "--xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_cpu_collective_call_warn_stuck_timeout_seconds=120"
-    )
+    flags += ["--xla_cpu_collective_call_terminate_timeout_seconds=600", "--xla_cpu_collective_call_warn_stuck_timeout_seconds=120"]
+os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import hypothesis

@@ -209,7 +209,7 @@ def test_rows_that_are_not_two_arrays_are_left_to_the_builder(folder, supervised
         (dict(split=(1, "train")), TypeError, "counts or names, not a mixture"),
         (dict(split=0.5), TypeError, "split must be an integer"),
         (dict(split="test"), ValueError, "split must be made of 'train' .* got 'test'"),
-        (dict(key=0), TypeError, "key must be a PRNG key, as jax.random.key(0) makes, got"),
+        (dict(key=0), TypeError, "key must be a PRNG key, .* got 0"),
         (dict(folder=7), TypeError, "folder must be a path or None, got int"),
     ],
 )
