@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import ArrayLike, Bool, Float, Integer
 
 from cljax import pairwise
-from cljax.core import check, safe_normalize
+from cljax.core import check
 from cljax.pairwise.similarity import SIMILARITIES
 
 Scalar = float | int | Float[ArrayLike, ""]
@@ -141,10 +141,7 @@ def _padding(ids):
 def aligned(a, b, similarity):
     """The similarity of vectors that stand side by side, `[..., D]` with `[..., D]`, in float32 at least."""
     check.choice("similarity", similarity, SIMILARITIES)
-    if similarity == "cosine":
-        a, b = safe_normalize(a), safe_normalize(b)
-    a, b = float_array(a), float_array(b)
-    return -jnp.sum((a - b) ** 2, axis=-1) if similarity == "sqeuclidean" else jnp.sum(a * b, axis=-1)
+    return pairwise.similarity.aligned(similarity, jnp.asarray(a), jnp.asarray(b))
 
 
 def log_sum_exp(logits, where):

@@ -70,8 +70,10 @@ def scores(similarity, queries, keys, centre):
     return finish(similarity, product(left(similarity, queries, centre), right(similarity, keys, centre)))
 
 
-def aligned(similarity, queries, keys, centre):
-    """The similarity of vectors that stand in the same place, over the last axis."""
-    x, y = left(similarity, queries, centre), right(similarity, keys, centre)
-    dtype = accumulator(x, y)
-    return finish(similarity, jnp.sum(x.astype(dtype) * y.astype(dtype), axis=-1))
+def aligned(similarity, queries, keys):
+    """The similarity of vectors that stand in the same place, `[..., D]` with `[..., D]`."""
+    if similarity == "cosine":
+        queries, keys = safe_normalize(queries), safe_normalize(keys)
+    dtype = accumulator(queries, keys)
+    queries, keys = queries.astype(dtype), keys.astype(dtype)
+    return -jnp.sum((queries - keys) ** 2, axis=-1) if similarity == "sqeuclidean" else jnp.sum(queries * keys, axis=-1)

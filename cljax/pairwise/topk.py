@@ -80,7 +80,7 @@ def top_k(
         sizes = min(_ROWS, len(queries)), min(block_size or _KEYS, len(keys))
     fixed = lax.stop_gradient((queries, keys, rows, columns, centre))
     scores, indices = _search(*fixed, k, similarity, where, sizes, approximate)
-    return _differentiable(similarity, queries, keys, centre, scores, indices), indices
+    return _differentiable(similarity, queries, keys, scores, indices), indices
 
 
 def _search(queries, keys, rows, columns, centre, k, similarity, where, sizes, approximate):
@@ -116,21 +116,17 @@ def _search(queries, keys, rows, columns, centre, k, similarity, where, sizes, a
     return scores, jnp.where(scores == -jnp.inf, -1, indices)
 
 
-def _differentiable(similarity, queries, keys, centre, scores, indices):
+def _differentiable(similarity, queries, keys, scores, indices):
     """The scores that were found, with the derivatives of the pairs that they belong to."""
 
     @jax.custom_vjp
-    def attach(queries, keys, scores, indices, centre):
+    def attach(queries, keys, scores, indices):
         return scores
 
     def backward(saved, cotangent):
-        queries, keys, indices, centre = saved
+        queries, keys, indices = saved
+        _, pull = jax.vjp(lambda queries, keys: sim.aligned(similarity, queries[:, None], keys[jnp.maximum(indices, 0)]), queries, keys)
+        return *pull(jnp.where(indices >= 0, cotangent, 0)), jnp.zeros_like(cotangent), None
 
-        def again(queries, keys):
-            return sim.aligned(similarity, queries[:, None], keys[jnp.maximum(indices, 0)], centre)
-
-        _, pull = jax.vjp(again, queries, keys)
-        return *pull(jnp.where(indices >= 0, cotangent, 0)), jnp.zeros_like(cotangent), None, jax.tree.map(jnp.zeros_like, centre)
-
-    attach.defvjp(lambda *inputs: (inputs[2], (inputs[0], inputs[1], *inputs[3:])), backward)
-    return attach(queries, keys, scores, indices, centre)
+    attach.defvjp(lambda queries, keys, scores, indices: (scores, (queries, keys, indices)), backward)
+    return attach(queries, keys, scores, indices)
