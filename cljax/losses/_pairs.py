@@ -13,9 +13,9 @@ from cljax.core import check
 from cljax.pairwise.similarity import SIMILARITIES
 
 Scalar = float | int | Float[ArrayLike, ""]
-Temperature = Scalar | Float[ArrayLike, "B"]
+Temperature = Scalar | Float[ArrayLike, " B"]
 Ids = Integer[ArrayLike, "B ..."] | None
-Where = Bool[ArrayLike, "B"] | None
+Where = Bool[ArrayLike, " B"] | None
 Similarity = Literal["dot", "cosine", "sqeuclidean"]
 Collective = Literal["gather", "ring"]
 Implementation = Literal["auto", "dense", "blockwise"]

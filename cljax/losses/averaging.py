@@ -17,8 +17,8 @@ class Masked(NamedTuple):
       where: `[B]` booleans, which values count.
     """
 
-    values: Float[Array, "B"]
-    where: Bool[Array, "B"]
+    values: Float[Array, " B"]
+    where: Bool[Array, " B"]
 
 
 def mean(

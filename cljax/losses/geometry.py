@@ -15,7 +15,7 @@ from cljax.pairwise import LogSumExp, Sum
 
 def alignment(
     a: Float[ArrayLike, "B D"], b: Float[ArrayLike, "B D"], *, power: Scalar = 2, similarity: Literal["cosine", "sqeuclidean"] = "cosine"
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     r"""The distance of each pair, $\lVert a_i - b_i \rVert_2^{\text{power}}$, of unit vectors.
 
     Args:

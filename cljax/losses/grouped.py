@@ -23,7 +23,7 @@ def grouped_info_nce(
     combine: Literal["inside", "outside", "apart"] = "inside",
     where: Where = None,
     similarity: Similarity = "cosine",
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     r"""How badly each anchor picks its own positives among its own candidates; nothing is shared in the batch.
 
     With weights w and w', $N = \sum_p w_p \exp(s_p/\tau)$ and $G = \sum_m w'_m \exp(s_m/\tau)$, `combine` says how several positives make one value:

@@ -29,7 +29,7 @@ def hard_contrastive(
     collective: Collective = "gather",
     block_size: int | None = None,
     implementation: Implementation = "auto",
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     r"""InfoNCE with the k most similar negatives of each query alone.
 
     $$-\log \frac{\exp(s_{ii}/\tau)}{\exp(s_{ii}/\tau) + \sum_{j \in \text{top-}k} \exp(s_{ij}/\tau)}$$
@@ -78,7 +78,7 @@ def simple_contrastive(
     collective: Collective = "gather",
     block_size: int | None = None,
     implementation: Implementation = "auto",
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     r"""The positive against the mean of the negatives, without a softmax; with `k` against the mean of the hardest ("hard simple").
 
     $$-s_{ii} + \text{weight} \cdot \operatorname{mean}_j s_{ij}$$

@@ -24,7 +24,7 @@ def sigmoid_contrastive(
     collective: Collective = "gather",
     block_size: int | None = None,
     implementation: Implementation = "auto",
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     r"""Whether two rows belong together, asked of every pair: $-\sum_j \log \sigma(z_{ij} (s_{ij}/\tau + \text{bias}))$ with $z_{ii} = 1$, else $-1$.
 
     Args:

@@ -30,7 +30,7 @@ def info_nce(
     collective: Collective = "gather",
     block_size: int | None = None,
     implementation: Implementation = "auto",
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     r"""How badly each query picks its own key among others.
 
     $$-\log \frac{\exp(s_{ii}/\tau)}{\sum_{j \in C_i} \exp(s_{ij}/\tau)}$$
@@ -100,7 +100,7 @@ def symmetric_info_nce(
     collective: Collective = "gather",
     block_size: int | None = None,
     implementation: Implementation = "auto",
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     r"""InfoNCE from a to b and from b to a, half of each, from one pass over the scores.
 
     $$-\frac12 \log \frac{\exp(s_{ii}/\tau)}{\sum_j \exp(s_{ij}/\tau)} - \frac12 \log \frac{\exp(s_{ii}/\tau)}{\sum_j \exp(s_{ji}/\tau)}$$
@@ -159,7 +159,7 @@ def nt_xent(
     collective: Collective = "gather",
     block_size: int | None = None,
     implementation: Implementation = "auto",
-) -> Float[Array, "twice_B"]:
+) -> Float[Array, " twice_B"]:
     r"""Each of the 2B views picks the other view $p(i)$ of its example among all views but itself.
 
     $$-\log \frac{\exp(s_{i p(i)}/\tau)}{\sum_{j \ne i} \exp(s_{ij}/\tau)}$$

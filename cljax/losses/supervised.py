@@ -67,7 +67,7 @@ def multi_positive_info_nce(
     ids: Ids = None,
     key_ids: Integer[ArrayLike, "N ..."] | None = None,
     where: Where = None,
-    key_where: Bool[ArrayLike, "N"] | None = None,
+    key_where: Bool[ArrayLike, " N"] | None = None,
     similarity: Similarity = "cosine",
     axis_name: str | None = None,
     collective: Collective = "gather",

@@ -1,14 +1,13 @@
 """The key of a cell: a hash of all that its numbers depend on."""
 
-import functools
 import hashlib
 import inspect
 import json
 import re
-from pathlib import Path
 
 import jax
 
+from cljax.core import provenance
 from cljax.study import plain
 
 
@@ -22,18 +21,11 @@ def cell_key(run, config, seed, population=False):
         "seed": seed,
         "run": run.__qualname__,
         "script": script_digest(run),
-        "package": package_digest(),
+        "package": provenance.package_digest(),
         "jax": [jax.__version__, jax.default_backend(), jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision],
         "population": population,
     }
     return _digest(json.dumps(facts, sort_keys=True, default=_text))[:16]
-
-
-@functools.cache
-def package_digest():
-    """The digest of the whole source of cljax."""
-    root = Path(__file__).parents[1]
-    return _digest("".join(f"{path.relative_to(root)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in sorted(root.rglob("*.py"))))
 
 
 def script_digest(run):

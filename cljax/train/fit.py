@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key, PyTree, UInt32
+from jaxtyping import Array, PyTree
 
+from cljax.core.check import KeyLike
 from cljax.train.arguments import check_options, check_state, one_key, open_data
 from cljax.train.bound import bind
 from cljax.train.devices import check_batch, current_mesh, own, replicate, scatter
@@ -24,7 +25,7 @@ from cljax.train.store import open_store
 
 
 def fit(
-    key: Key[Array, ""] | UInt32[Array, "words"],
+    key: KeyLike,
     state: PyTree,
     step: Callable,
     data: Any,

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cljax.core import provenance
+
 CODE = "code"  # the one fact in which a run and its checkpoint may differ
 
 
@@ -42,7 +44,7 @@ def shared_folder(folder):
 def digest(facts, state, steps):
     """One digest of all that a stage depends on: its facts, its first state, its length and the package."""
     content = dict(item for path, leaf in jax.tree_util.tree_leaves_with_path(state) for item in _describe(jax.tree_util.keystr(path), leaf))
-    return _hash(json.dumps([facts, content, steps, _package()], sort_keys=True))
+    return _hash(json.dumps([facts, content, steps, provenance.package_digest()], sort_keys=True))
 
 
 def _describe(name, value):
@@ -91,13 +93,6 @@ def _code(function):
         return inspect.getsource(function)
     except (TypeError, OSError):
         return getattr(function, "__qualname__", type(function).__qualname__)
-
-
-@functools.cache
-def _package():
-    """A digest of the source of the whole package."""
-    root = Path(__file__).parents[1]
-    return _hash("".join(path.read_text() for path in sorted(root.rglob("*.py"))))
 
 
 def _hash(text):

@@ -102,7 +102,7 @@ def test_what_cannot_be_a_config_is_named():
 
         @train.config
         class Lost:
-            place: Nowhere = None
+            place: Nowhere = None  # noqa: F821 - on purpose
 
     with pytest.raises(TypeError, match="decorates a class, got int"):
         train.config(3)
