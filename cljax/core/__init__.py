@@ -2,7 +2,7 @@
 
 from cljax.core import check, provenance
 from cljax.core.compat import vary, varying_axes
-from cljax.core.numerics import safe_norm, safe_normalize
+from cljax.core.numerics import safe_norm, safe_normalize, unit_factors
 from cljax.core.permutation import permutation, shuffled
 
-__all__ = ["check", "permutation", "provenance", "safe_norm", "safe_normalize", "shuffled", "vary", "varying_axes"]
+__all__ = ["check", "permutation", "provenance", "safe_norm", "safe_normalize", "shuffled", "unit_factors", "vary", "varying_axes"]

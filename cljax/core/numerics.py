@@ -14,12 +14,29 @@ def safe_normalize(x, axis=-1):
     Returns:
       Float32 (float64 for float64 input) of the same shape.
     """
+    power, inverse = unit_factors(x, axis)
+    return jnp.asarray(x).astype(inverse.dtype) * power * inverse
+
+
+def unit_factors(x, axis=-1):
+    r"""Two factors that scale vectors to unit length, `x * power * inverse`.
+
+    Args:
+      x: `[..., D]` floats; computed in float32 at least.
+      axis: the axis of the vectors.
+
+    Returns:
+      `power`: a power of two that brings the largest entry near 1 (else squares of entries beyond 1e19 or below 1e-19 leave float32); it has no
+      gradient. `inverse`: 1 / the length of `x * power`, 0 for a zero vector. Both have length 1 along `axis`.
+    """
     x = jnp.asarray(x)
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     largest = lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
-    scaled = x / jnp.where(largest == 0, 1, largest)  # else squares of entries beyond 1e19 or below 1e-19 leave float32
+    limit = -jnp.finfo(x.dtype).minexp - 2  # the power itself stays a normal number
+    power = jnp.ldexp(jnp.ones_like(largest), -jnp.clip(jnp.frexp(largest)[1], -limit, limit))
+    scaled = x * power
     square = jnp.sum(scaled * scaled, axis=axis, keepdims=True)
-    return jnp.where(square == 0, 0, scaled / jnp.sqrt(jnp.where(square == 0, 1, square)))
+    return power, jnp.where(square == 0, 0, 1 / jnp.sqrt(jnp.where(square == 0, 1, square)))
 
 
 def safe_norm(x, axis=-1):

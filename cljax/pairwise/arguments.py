@@ -9,11 +9,11 @@ from cljax.core import check, vary, varying_axes
 from cljax.pairwise.similarity import SIMILARITIES
 
 IMPLEMENTATIONS = ("auto", "dense", "blockwise")
-COLLECTIVES = ("gather",)
+COLLECTIVES = ("gather", "ring")
 
 
 def checked(queries, keys, rows, columns, *, similarity, block_size, implementation, axis_name, collective):
-    """The four as trees of arrays, the keys in place where they are None; raises for whatever no pairwise function takes."""
+    """The four as trees of arrays (keys may be None); raises for whatever no pairwise function takes."""
     sizes = check.arrays(queries=(queries, "B D"), keys=(keys, "N D?"))
     check.choice("similarity", similarity, SIMILARITIES)
     check.choice("implementation", implementation, IMPLEMENTATIONS)
@@ -22,12 +22,11 @@ def checked(queries, keys, rows, columns, *, similarity, block_size, implementat
     if block_size is not None:
         check.integer("block_size", block_size, at_least=1)
     queries, keys, rows, columns = jax.tree.map(jnp.asarray, (queries, keys, rows, columns))
-    if keys is None:
-        if columns is not None:
-            raise ValueError("columns must be None where keys is None: the queries are their own keys, and the rows' leaves their columns'")
-        keys, columns = queries, rows
+    if keys is None and columns is not None:
+        raise ValueError("columns must be None where keys is None: the queries are their own keys, and the rows' leaves their columns'")
     _check_leaves("rows", rows, "queries", sizes["B"])
-    _check_leaves("columns", columns, "keys", len(keys))
+    if keys is not None:
+        _check_leaves("columns", columns, "keys", len(keys))
     _check_sharding(queries=queries, keys=keys)
     return queries, keys, rows, columns
 
@@ -40,6 +39,8 @@ def _check_leaves(name, tree, side, size):
 
 def _check_sharding(**arrays):
     for name, array in arrays.items():
+        if array is None:
+            continue
         sharding = jax.typeof(array).sharding
         if any(kind == AxisType.Explicit for kind in sharding.mesh.axis_types) and any(axis is not None for axis in sharding.spec):
             raise ValueError(
@@ -48,11 +49,19 @@ def _check_sharding(**arrays):
             )
 
 
-def gathered(queries, keys, rows, columns, params, axis_name):
-    """The arguments as one device needs them: all keys and columns beside its own queries and rows."""
+def gathered(queries, keys, rows, columns, params, axis_name, collective="gather"):
+    """The arguments as one device needs them, marked as varying over the axis: all keys and columns beside its own queries and rows, or its own keys
+    where they travel.
+
+    Keys stay None (the queries are their own) where one device holds all queries.
+    """
     if axis_name is None:
         return queries, keys, rows, columns, params
     inputs = queries, keys, rows, columns, params
     queries, keys, rows, columns, params = vary(inputs, varying_axes(inputs) | {axis_name})
-    keys, columns = jax.tree.map(lambda leaf: lax.all_gather(leaf, axis_name, tiled=True), (keys, columns))
+    if lax.axis_size(axis_name) == 1:
+        return queries, keys, rows, columns, params
+    keys, columns = (queries, rows) if keys is None else (keys, columns)
+    if collective == "gather":
+        keys, columns = jax.tree.map(lambda leaf: lax.all_gather(leaf, axis_name, tiled=True), (keys, columns))
     return queries, keys, rows, columns, params

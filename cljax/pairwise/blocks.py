@@ -36,6 +36,7 @@ def put(tree, start, block):
     return jax.tree.map(lambda leaf, part: lax.dynamic_update_slice_in_dim(leaf, part, start, 0), tree, block)
 
 
-def add(total, start, part):
-    """`total` with `part` added to one block."""
-    return put(total, start, cut(total, start, len(part)) + part)
+def add(total, start, part, axis=0):
+    """`total` with `part` added to one block along `axis`."""
+    seen = lax.dynamic_slice_in_dim(total, start, part.shape[axis], axis)
+    return lax.dynamic_update_slice_in_dim(total, seen + part, start, axis)

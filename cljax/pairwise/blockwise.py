@@ -1,237 +1,309 @@
-"""Reductions block by block: the score matrix is never held, and is computed a second time for the gradient.
+"""Reductions block by block: each block of scores is made once forward and, unless all fit into a budget and are kept, once more for the gradient.
 
-Two nested scans visit the blocks, keys outside and queries inside. Where the block size does not divide an axis its last block starts early enough
-to be whole and masks what was seen before: nothing is padded, and `terms` sees real rows alone.
+One scan visits the blocks, the queries' fastest. Where the block size does not divide an axis its last block starts early enough to be whole and
+masks what was seen before: nothing is padded, and `terms` sees real rows alone. Where the queries are their own keys half of the blocks do for all.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 from jax import lax
 
 from cljax.core import vary, varying_axes
-from cljax.pairwise import blocks
+from cljax.pairwise import accumulate, blocks
 from cljax.pairwise import similarity as sim
-from cljax.pairwise.dense import maximum, spread
-from cljax.pairwise.terms import Max, Sum, reductions
+from cljax.pairwise.closures import hoist, partition
+from cljax.pairwise.dense import spread
+from cljax.pairwise.ring import around
+from cljax.pairwise.terms import Max
 
 
 class _Inputs(NamedTuple):
     queries: Any
-    keys: Any
+    keys: Any  # None where the queries are their own keys
     rows: Any
     columns: Any
     params: Any
     hoisted: Any  # the traced values that `terms` closes over
 
 
+class _Side(NamedTuple):
+    """The queries or the keys, and what goes with them."""
+
+    vectors: Any
+    units: Any
+    leaves: Any
+    results: Any = ()  # in the backward pass: (result, cotangent) of every reduction that stands on this side
+
+
 class _Plan(NamedTuple):
     """What both passes know before they start."""
 
-    terms: Callable  # (hoisted, scores, row, column, params) -> [(value, where)] in the order of `layout`
+    terms: Callable  # (hoisted, scores, row, column, params) -> [(value, where)], see `entries`
     layout: list  # [(kind of reduction, axis)]
+    twins: list  # [(p, q)], entries that are log-sum-exps of one value along the two axes and share its exponential
     similarity: str
     sizes: tuple[int, int]  # of a block
+    lengths: tuple[int, int]  # of the queries and of the keys that are at hand at once
     dtype: Any
     axes: frozenset  # mesh axes over which the blocks vary
+    ring: str | None  # the mapped axis over which the keys travel
+    mirrored: bool  # whether the queries are their own keys, so that a block also stands for its mirror image
+    narrow: bool  # whether products are made in bfloat16
+    keep: bool  # whether the products of the forward pass are kept for the backward pass
+
+    @property
+    def entries(self):
+        """What `terms` gives: [(number of the reduction, its kind, the axis of the block that it goes along, whether it is of the mirror image)]."""
+        direct = [(n, kind, axis, False) for n, (kind, axis) in enumerate(self.layout)]
+        return direct + [(n, kind, 1 - axis, True) for n, kind, axis, _ in direct] if self.mirrored else direct
+
+    @property
+    def numbers(self):
+        """The blocks' numbers, to scan over."""
+        rows, columns = (-(-length // size) for length, size in zip(self.lengths, self.sizes, strict=True))
+        return jnp.arange(rows * (rows + 1) // 2 if self.mirrored else rows * columns, dtype=jnp.int32)
 
 
-def reduce(queries, keys, terms, rows, columns, params, similarity, centre, block_size):
-    """As `dense.reduce`, in blocks of at most `block_size` rows and columns."""
-    sizes = min(block_size, len(queries)), min(block_size, len(keys))
-    dtype = sim.accumulator(queries, keys)
+class _Block(NamedTuple):
+    at: Any  # where its columns and its rows start: `at[axis]` is where a reduction along `axis` stands, `at[1 - axis]` where its entries do
+    new: Any  # [b, n], the pairs that no earlier block holds; None where all are new
+    off_diagonal: Any  # whether its mirror image is another block
+    left: Any  # the queries' factor of the product
+    right: Any
+    row: Any
+    column: Any
+    products: Any
+    finish: Callable  # from products to scores
+
+
+def reduce(queries, keys, terms, rows, columns, params, similarity, centre, *, block_size, keep=False, ring=None):
+    """As `dense.reduce`, in blocks of at most `block_size` rows and columns.
+
+    `keys=None` where the queries are their own keys. `keep` holds all scores for the gradient. `ring` is the axis over which the keys
+    travel, if they do.
+    """
+    mirrored = keys is None
+    keys, columns = (queries, rows) if mirrored else (keys, columns)
+    lengths, dtype = (len(queries), len(keys)), sim.accumulator(queries, keys)
+    sizes = tuple(min(block_size, length) for length in lengths)
     axes = varying_axes(queries, keys, rows, columns, params)
     block = vary(jnp.zeros(sizes, dtype), axes)
-    terms, hoisted, layout, structure = _hoist(terms, block, blocks.row(rows, 0, sizes[0]), blocks.column(columns, 0, sizes[1]), params)
+    terms, hoisted, layout, structure, twins = hoist(
+        terms, mirrored, block, blocks.row(rows, 0, sizes[0]), blocks.column(columns, 0, sizes[1]), params
+    )
     # What `terms` closes over keeps its type: its derivative is summed over the mesh where the closure itself mixed it in.
     axes |= varying_axes(hoisted)
-    plan = _Plan(terms, layout, similarity, sizes, dtype, axes)
-    *inputs, centre = vary((queries, keys, rows, columns, params, centre), axes)
-    floats, others, join = _partition(_Inputs(*inputs, hoisted))
+    twins = twins if jax.default_backend() == "cpu" else []  # on a GPU exponentials cost less than the pass over memory that sharing them takes
+    narrow = sim.narrow(similarity, queries, keys)
+    plan = _Plan(terms, layout, twins, similarity, sizes, lengths, dtype, axes, ring, mirrored, narrow, keep)
+    inputs = (queries, None, rows, None, params) if mirrored else (queries, keys, rows, columns, params)
+    *inputs, centre = vary((*inputs, centre), axes)
+    floats, others, join = partition(_Inputs(*inputs, hoisted))
 
     @jax.custom_vjp
     def run(floats, others, centre):
+        return _forward(plan._replace(keep=False), join(floats, others), centre)[0]
+
+    @jax.custom_vjp
+    def run_and_keep(floats, others, centre):
         return _forward(plan, join(floats, others), centre)
 
     def forward(*arguments):
-        results = run(*arguments)  # by this rule again: second derivatives then go through it too
-        return results, (arguments, results)
+        results, products = run_and_keep(*arguments)  # by its own rule: second derivatives then go through it too
+        return results, (arguments, results, products)
 
-    def backward(saved, cotangents):
-        (floats, others, centre), results = saved
-        return _backward(plan, join(floats, others), centre, results, cotangents), None, jax.tree.map(jnp.zeros_like, centre)
+    def forward_and_keep(*arguments):
+        results, products = run_and_keep(*arguments)
+        return (results, products), (arguments, results, products)
+
+    def backward(saved, cotangents, of_products=None):
+        (floats, others, centre), results, products = saved
+        gradients = _backward(plan, join(floats, others), centre, results, cotangents, products, of_products)
+        return gradients, None, jax.tree.map(jnp.zeros_like, centre)
 
     run.defvjp(forward, backward)
+    run_and_keep.defvjp(forward_and_keep, lambda saved, cotangents: backward(saved, *cotangents))
     return run(floats, others, centre), structure, layout
 
 
 def _forward(plan, inputs, centre):
-    queries, keys, rows, columns, params, hoisted = inputs
-    lengths = len(queries), len(keys)
+    """The results, and the products of every block or None."""
+    left, right, shared = _sides(plan, inputs, centre)
 
-    def over_keys(seen, j):
-        column_at, new_columns = blocks.span(j, plan.sizes[1], lengths[1])
-        column = blocks.column(columns, column_at, plan.sizes[1])
-        right = sim.right(plan.similarity, blocks.cut(keys, column_at, plan.sizes[1]), centre)
+    def visit(of_rows, of_columns, right, source):
+        offsets = _offsets(plan, source)
 
-        def over_queries(seen, i):
-            row_at, new_rows = blocks.span(i, plan.sizes[0], lengths[0])
-            left = sim.left(plan.similarity, blocks.cut(queries, row_at, plan.sizes[0]), centre)
-            scores = sim.finish(plan.similarity, sim.product(left, right))
-            found = plan.terms(hoisted, scores, blocks.row(rows, row_at, plan.sizes[0]), column, params)
-            kept = new_rows[:, None] & new_columns
-            at = column_at, row_at  # where an axis's results stand, and `at[1 - axis]` where its entries do
-            for n, ((kind, axis), term) in enumerate(zip(plan.layout, found, strict=True)):
-                value, where = spread(term, plan.sizes, plan.dtype)
-                part = blocks.cut(seen[n], at[axis], plan.sizes[1 - axis])
-                seen[n] = blocks.put(seen[n], at[axis], _merge(kind, part, value, where & kept, axis, at[1 - axis]))
-            return seen, None
+        def over(seen, number):
+            block = _block(plan, left, right, centre, number)
+            found = plan.terms(shared[1], block.finish(block.products), block.row, block.column, shared[0])
+            found = [
+                spread((value, _kept(block, where, entry[3])), plan.sizes, plan.dtype)
+                for entry, (value, where) in zip(plan.entries, found, strict=True)
+            ]
+            new = {}
+            for p, q in plan.twins:
+                parts = accumulate.both_log_sum_exps(*found[p])
+                new |= {entry: parts[plan.entries[entry][2]] for entry in (p, q)}
+            for entry, (n, kind, axis, _) in enumerate(plan.entries):
+                if entry not in new:
+                    new[entry] = accumulate.reduced(kind, *found[entry], axis, block.at[1 - axis] + offsets[1 - axis])
+                part = blocks.cut(seen[n], block.at[axis], plan.sizes[1 - axis])
+                seen[n] = blocks.put(seen[n], block.at[axis], accumulate.join(kind, part, new[entry]))
+            return seen, block.products if plan.keep else None
 
-        return lax.scan(over_queries, seen, blocks.numbers(lengths[0], plan.sizes[0]))
+        seen, products = lax.scan(over, _together(plan, of_rows, of_columns), plan.numbers)
+        return *_apart(plan, seen), products
 
-    start = [vary(_start(kind, lengths[1 - axis], plan.dtype), plan.axes) for kind, axis in plan.layout]
-    seen, _ = lax.scan(over_keys, start, blocks.numbers(lengths[1], plan.sizes[1]))
-    return [_finish(kind, part) for (kind, _), part in zip(plan.layout, seen, strict=True)]
+    def join(one, other):
+        return [accumulate.join(kind, a, b) for kind, a, b in zip(_apart(plan, [kind for kind, _ in plan.layout])[1], one, other, strict=True)]
+
+    start = _apart(plan, [vary(accumulate.start(kind, plan.lengths[1 - axis], plan.dtype), plan.axes) for kind, axis in plan.layout])
+    if plan.ring is not None:
+        seen, products = around(plan.ring, lambda *at: visit(*at)[:2], *start, right, join), None
+    else:
+        *seen, products = visit(*start, right, None)
+    return [accumulate.finish(kind, part) for (kind, _), part in zip(plan.layout, _together(plan, *seen), strict=True)], products
 
 
-def _backward(plan, inputs, centre, results, cotangents):
-    queries, keys, rows, columns, params, hoisted = inputs
-    lengths = len(queries), len(keys)
-    row_floats, row_others, join_row = _partition(rows)
-    column_floats, column_others, join_column = _partition(columns)
-    shared, shared_others, join_shared = _partition((params, hoisted))
+def _backward(plan, inputs, centre, results, cotangents, products, of_products):
+    """The gradients of the inputs' float leaves."""
+    left, right, shared = _sides(plan, inputs, centre)
+    (*row_leaves, join_row), (*column_leaves, join_column) = partition(left.leaves), partition(right.leaves)
+    shared, shared_others, join_shared = partition(shared)
+    results = [
+        (result, cotangent[0] if kind is Max else cotangent) for (kind, _), result, cotangent in zip(plan.layout, results, cotangents, strict=True)
+    ]
+    of_rows, of_columns = _apart(plan, results)
+    left, right = left._replace(leaves=row_leaves, results=of_rows), right._replace(leaves=column_leaves, results=of_columns)
 
-    def over_keys(gradients, j):
-        column_at, new_columns = blocks.span(j, plan.sizes[1], lengths[1])
-        column, fixed_column = blocks.column((column_floats, column_others), column_at, plan.sizes[1])
-        right = sim.right(plan.similarity, blocks.cut(keys, column_at, plan.sizes[1]), centre)
+    def visit(local, gathered, right, source):
+        offsets, results = _offsets(plan, source), _together(plan, left.results, right.results)
 
-        def over_queries(carry, i):
-            gradients, right_gradient = carry
-            row_at, new_rows = blocks.span(i, plan.sizes[0], lengths[0])
-            row, fixed_row = blocks.row((row_floats, row_others), row_at, plan.sizes[0])
-            left = sim.left(plan.similarity, blocks.cut(queries, row_at, plan.sizes[0]), centre)
-            kept = new_rows[:, None] & new_columns
-            at = column_at, row_at
+        def over(carry, step):
+            number, products, of_products = step
+            (left_sum, row_sum, shared_sum), (right_sum, column_sum) = carry
+            block = _block(plan, left, right, centre, number, products)
+            (row, fixed_row), (column, fixed_column) = block.row, block.column
 
             def values(products, row, column, shared):
-                scores = sim.finish(plan.similarity, products)
                 params, hoisted = join_shared(shared, shared_others)
-                found = plan.terms(hoisted, scores, join_row(row, fixed_row), join_column(column, fixed_column), params)
+                found = plan.terms(hoisted, block.finish(products), join_row(row, fixed_row), join_column(column, fixed_column), params)
                 pairs = [spread(term, plan.sizes, plan.dtype) for term in found]
                 return vary([value for value, _ in pairs], plan.axes), [where for _, where in pairs]
 
-            found, pull, masks = jax.vjp(values, sim.product(left, right), row, column, shared, has_aux=True)
-            pushed = []
-            for (kind, axis), value, where, result, cotangent in zip(plan.layout, found, masks, results, cotangents, strict=True):
-                result, cotangent = blocks.cut((result, cotangent[0] if kind is Max else cotangent), at[axis], plan.sizes[1 - axis])
-                pushed.append(_share(kind, value, where & kept, result, axis, at[1 - axis]) * jnp.expand_dims(cotangent, axis))
-            scores_part, row_part, column_part, shared_part = pull(pushed)
-            # The keys' gradient is summed transposed: XLA:CPU multiplies `left.T @ part` faster than `part.T @ left`.
-            right_gradient = right_gradient + sim.product(left, scores_part, (0, 0))
-            left_sum, right_sum, row_sum, column_sum, shared_sum = gradients
-            gradients = (
-                blocks.add(left_sum, row_at, sim.product(scores_part, right, (1, 0))),
-                right_sum,
-                [blocks.add(total, row_at, jnp.squeeze(part, 1)) for total, part in zip(row_sum, row_part, strict=True)],
-                [blocks.add(total, column_at, jnp.squeeze(part, 0)) for total, part in zip(column_sum, column_part, strict=True)],
-                [total + part for total, part in zip(shared_sum, shared_part, strict=True)],
+            found, pull, masks = jax.vjp(values, block.products, row, column, shared, has_aux=True)
+            cuts = [blocks.cut(results[n], block.at[axis], plan.sizes[1 - axis]) for n, _, axis, _ in plan.entries]
+            pushed = [None] * len(found)
+            for p, q in plan.twins:
+                of_axis = {plan.entries[entry][2]: cuts[entry] for entry in (p, q)}
+                pushed[p] = accumulate.both_shares(found[p], _kept(block, masks[p], False), *zip(of_axis[0], of_axis[1], strict=True))
+                pushed[q] = jnp.zeros_like(found[q])
+            for entry, (_, kind, axis, mirror) in enumerate(plan.entries):
+                if pushed[entry] is None:
+                    (result, cotangent), where = cuts[entry], _kept(block, masks[entry], mirror)
+                    share = accumulate.share(kind, found[entry], where, result, axis, block.at[1 - axis] + offsets[1 - axis])
+                    pushed[entry] = jnp.broadcast_to(share * jnp.expand_dims(cotangent, axis), plan.sizes)
+            part, row_part, column_part, shared_part = pull(pushed)
+            part = part if of_products is None else part + of_products
+            part = part.astype(block.left.dtype) if plan.narrow else part
+            column_at, row_at = block.at
+            local = (
+                blocks.add(left_sum, row_at, sim.product(part, block.right, (1, 0))),
+                [blocks.add(total, row_at, jnp.squeeze(leaf, 1)) for total, leaf in zip(row_sum, row_part, strict=True)],
+                [total + leaf for total, leaf in zip(shared_sum, shared_part, strict=True)],
             )
-            return (gradients, right_gradient), None
+            # The keys' gradient is summed transposed: XLA:CPU multiplies `left.T @ part` faster than `part.T @ left`.
+            gathered = (
+                blocks.add(right_sum, column_at, sim.product(block.left, part, (0, 0)), axis=1),
+                [blocks.add(total, column_at, jnp.squeeze(leaf, 0)) for total, leaf in zip(column_sum, column_part, strict=True)],
+            )
+            return (local, gathered), None
 
-        nothing = vary(jnp.zeros((right.shape[1], plan.sizes[1]), plan.dtype), plan.axes)
-        (gradients, right_gradient), _ = lax.scan(over_queries, (gradients, nothing), blocks.numbers(lengths[0], plan.sizes[0]))
-        left_sum, right_sum, *rest = gradients
-        return (left_sum, blocks.add(right_sum, column_at, right_gradient.T), *rest), None
+        return lax.scan(over, (local, gathered), (plan.numbers, products, of_products))[0]
 
-    wide = jax.eval_shape(lambda x: sim.left(plan.similarity, x, centre), queries).shape[1]
-    sums = [jnp.zeros((length, wide), plan.dtype) for length in lengths]
-    start = (*vary(sums, plan.axes), *jax.tree.map(_zeros_like, (row_floats, column_floats, shared)))
-    (left_sum, right_sum, *rest), _ = lax.scan(over_keys, start, blocks.numbers(lengths[1], plan.sizes[1]))
-    left, pull_left = jax.vjp(lambda x: sim.left(plan.similarity, x, centre), queries)
-    right, pull_right = jax.vjp(lambda x: sim.right(plan.similarity, x, centre), keys)
-    return [*pull_left(left_sum.astype(left.dtype)), *pull_right(right_sum.astype(right.dtype)), *jax.tree.leaves(rest)]
+    def zeros(tree):
+        return jax.tree.map(lambda leaf: vary(jnp.zeros(leaf.shape, leaf.dtype), varying_axes(leaf)), tree)
 
-
-# One reduction, from its first block to its result.
-
-
-def _start(kind, size, dtype):
-    if kind is Sum:
-        return jnp.zeros(size, dtype)
-    return jnp.full(size, -jnp.inf, dtype), jnp.zeros(size, jnp.int32 if kind is Max else dtype)
-
-
-def _merge(kind, seen, value, where, axis, first):
-    """Joins a block's entries to what was seen of the same rows (axis 1) or columns (axis 0); `first` is the index of the block's first entry."""
-    if kind is Sum:
-        return seen + jnp.sum(jnp.where(where, value, 0), axis=axis)
-    value = jnp.where(where, value, -jnp.inf)
-    highest, second = seen
-    if kind is Max:
-        found, index = maximum(value, axis)
-        better = (found > highest) | (jnp.isnan(found) & ~jnp.isnan(highest))
-        return jnp.where(better, found, highest), jnp.where(better, index + first, second)
-    top = jnp.maximum(highest, jnp.max(value, axis=axis))
-    before = jnp.where(highest == top, second, second * jnp.exp(highest - top))
-    return top, before + jnp.sum(jnp.exp(value - jnp.expand_dims(_finite(top), axis)), axis=axis)
+    wide = jax.eval_shape(lambda: _load(plan, "left", left, centre)).shape[1]
+    local = vary(jnp.zeros((plan.lengths[0], wide), plan.dtype), plan.axes), zeros(row_leaves[0]), zeros(shared)
+    gathered = vary(jnp.zeros((wide, plan.lengths[1]), plan.dtype), plan.axes), zeros(column_leaves[0])
+    if plan.ring is not None:
+        local, gathered = around(plan.ring, visit, local, gathered, right, lambda one, other: jax.tree.map(jnp.add, one, other))
+    else:
+        local, gathered = visit(local, gathered, right, None)
+    (left_sum, row_sum, shared_sum), (right_sum, column_sum) = local, gathered
+    of_queries = sim.pull(plan.similarity, "left", left.vectors, left_sum, centre, plan.narrow)
+    of_keys = sim.pull(plan.similarity, "right", right.vectors, right_sum.T, centre, plan.narrow)
+    if plan.mirrored:
+        leaves = [a + b for a, b in zip(row_sum, column_sum, strict=True)]
+        return [(of_queries + of_keys).astype(left.vectors.dtype), *leaves, *shared_sum]
+    return [of_queries.astype(left.vectors.dtype), of_keys.astype(right.vectors.dtype), *row_sum, *column_sum, *shared_sum]
 
 
-def _finish(kind, seen):
-    if kind is Sum or kind is Max:
-        return seen
-    highest, total = seen
-    return jnp.where(total == 0, -jnp.inf, jnp.log(total) + _finite(highest))
+# Sides and blocks.
 
 
-def _share(kind, value, where, result, axis, first):
-    """The derivative of a result with respect to the entries of a block."""
-    if kind is Sum:
-        return where.astype(value.dtype)
-    if kind is Max:
-        index = first + lax.broadcasted_iota(jnp.int32, value.shape, axis)
-        return jnp.where(where & (index == jnp.expand_dims(result[1], axis)), 1, 0).astype(value.dtype)
-    total = jnp.expand_dims(jnp.where(result == -jnp.inf, 0, result), axis)
-    return jnp.exp(jnp.where(where, value, -jnp.inf) - total)
+def _sides(plan, inputs, centre):
+    queries, keys, rows, columns, params, hoisted = inputs
+    left = _Side(queries, sim.units(plan.similarity, queries, centre), rows)
+    right = left if plan.mirrored else _Side(keys, sim.units(plan.similarity, keys, centre), columns)
+    return left, right, (params, hoisted)
 
 
-def _finite(x):
-    return jnp.where(jnp.isfinite(x), x, 0)
+def _load(plan, name, side, centre):
+    return sim.load(plan.similarity, name, side.vectors, side.units, centre, plan.narrow)
 
 
-def _zeros_like(leaf):
-    return vary(jnp.zeros(leaf.shape, leaf.dtype), varying_axes(leaf))
+def _block(plan, left, right, centre, number, products=None):
+    """Block `number`; its products are made unless they are given."""
+    rows = -(-plan.lengths[0] // plan.sizes[0])
+    i, j = number % rows, number // rows
+    j = (i + j) % rows if plan.mirrored else j  # i and the one that stands j places further, round and round: every pair once
+    row_at, new_rows = blocks.span(i, plan.sizes[0], plan.lengths[0])
+    column_at, new_columns = blocks.span(j, plan.sizes[1], plan.lengths[1])
+    whole = all(length % size == 0 for length, size in zip(plan.lengths, plan.sizes, strict=True))
+    left, right = (
+        side._replace(**blocks.cut(dict(vectors=side.vectors, units=side.units, leaves=side.leaves), at, size))
+        for side, at, size in ((left, row_at, plan.sizes[0]), (right, column_at, plan.sizes[1]))
+    )
+    left_factor, right_factor = _load(plan, "left", left, centre), _load(plan, "right", right, centre)
+    return _Block(
+        at=(column_at, row_at),
+        new=None if whole else new_rows[:, None] & new_columns,
+        off_diagonal=i != j if plan.mirrored else None,
+        left=left_factor,
+        right=right_factor,
+        row=jax.tree.map(lambda leaf: leaf[:, None], left.leaves),
+        column=jax.tree.map(lambda leaf: leaf[None], right.leaves),
+        products=sim.product(left_factor, right_factor) if products is None else products,
+        finish=lambda products: sim.finish(plan.similarity, products, left.units, right.units, plan.narrow),
+    )
 
 
-def _partition(tree):
-    """The float leaves, the other leaves, and the function that joins two such lists to a tree again."""
-    leaves, structure = jax.tree.flatten(tree)
-    kinds = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
-
-    def join(floats, others):
-        sources = {True: iter(floats), False: iter(others)}
-        return jax.tree.unflatten(structure, [next(sources[bool(kind)]) for kind in kinds])
-
-    return [x for x, kind in zip(leaves, kinds, strict=True) if kind], [x for x, kind in zip(leaves, kinds, strict=True) if not kind], join
+def _kept(block, where, mirror):
+    """A term's mask without the pairs that an earlier block holds and, for a mirror image, without the diagonal, which is its own."""
+    masks = [where, block.new, block.off_diagonal if mirror else None]
+    masks = [mask for mask in masks if mask is not None]
+    return functools.reduce(jnp.logical_and, masks) if masks else None
 
 
-def _hoist(terms, *example):
-    """Turns what `terms` closes over into an argument: `(function, closed-over values, [(kind, axis)], structure of the results)`."""
-    found = []
+def _offsets(plan, source):
+    """Indices of the first key at hand and of the first query: where the keys travel, among those of all devices."""
+    if source is None:
+        return 0, 0
+    return source * plan.lengths[1], lax.axis_index(plan.ring).astype(jnp.int32) * plan.lengths[0]
 
-    def flat(*arguments):
-        leaves, structure = reductions(terms(*arguments), arguments[0].shape)
-        found[:] = [(type(leaf), leaf.axis) for leaf in leaves], structure
-        return [(jnp.asarray(leaf.value), jnp.asarray(True if leaf.where is None else leaf.where)) for leaf in leaves]
 
-    closed, shapes = jax.make_jaxpr(flat, return_shape=True)(*example)
-    pairs = jax.tree.structure(shapes)
+def _apart(plan, parts):
+    """What stands on the rows (reductions along axis 1), and what on the columns."""
+    return tuple([part for part, (_, axis) in zip(parts, plan.layout, strict=True) if axis == wanted] for wanted in (1, 0))
 
-    def call(hoisted, *arguments):
-        closed_again = jax.extend.core.ClosedJaxpr(closed.jaxpr, hoisted)
-        return jax.tree.unflatten(pairs, jax.extend.core.jaxpr_as_fun(closed_again)(*jax.tree.leaves(arguments)))
 
-    return call, list(closed.consts), *found
+def _together(plan, of_rows, of_columns):
+    """The two in the order of the layout."""
+    sources = {1: iter(of_rows), 0: iter(of_columns)}
+    return [next(sources[axis]) for _, axis in plan.layout]

@@ -10,6 +10,7 @@ from cljax.pairwise.terms import Max, Sum, reductions
 
 def reduce(queries, keys, terms, rows, columns, params, similarity, centre):
     """All that `terms` asks for, as `pairwise.reduce`: a list of results, the structure of their tree, and the kind and axis of each."""
+    keys, columns = (queries, rows) if keys is None else (keys, columns)
     matrix = scores(similarity, queries, keys, centre)
     row = jax.tree.map(lambda leaf: leaf[:, None], rows)
     column = jax.tree.map(lambda leaf: leaf[None], columns)
@@ -18,17 +19,17 @@ def reduce(queries, keys, terms, rows, columns, params, similarity, centre):
 
 
 def _reduce(term, matrix):
-    value, where = spread((term.value, True if term.where is None else term.where), matrix.shape, matrix.dtype)
+    value, where = spread((term.value, term.where), matrix.shape, matrix.dtype)
     if isinstance(term, Sum):
-        return jnp.sum(jnp.where(where, value, 0), axis=term.axis)
-    value = jnp.where(where, value, -jnp.inf)
+        return jnp.sum(value if where is None else jnp.where(where, value, 0), axis=term.axis)
+    value = value if where is None else jnp.where(where, value, -jnp.inf)
     return maximum(value, term.axis) if isinstance(term, Max) else logsumexp(value, term.axis)
 
 
 def spread(pair, shape, dtype):
-    """A term's value and mask over the whole block."""
+    """A term's value and mask (None for all) over the whole block."""
     value, where = pair
-    return jnp.broadcast_to(jnp.asarray(value, dtype), shape), jnp.broadcast_to(where, shape)
+    return jnp.broadcast_to(jnp.asarray(value, dtype), shape), None if where is None else jnp.broadcast_to(where, shape)
 
 
 def logsumexp(value, axis):

@@ -1,10 +1,14 @@
-"""Similarities as one product, `left(queries) @ right(keys).T`, with an elementwise finish."""
+"""Similarities as one product of a query's vector and a key's, with an elementwise finish.
+
+What a vector needs to take part (`units`) is one or two numbers a row, made once; a block is put in order where it is loaded, so that no second copy
+of all queries or keys is held.
+"""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cljax.core import safe_normalize
+from cljax.core import safe_normalize, unit_factors
 
 SIMILARITIES = ("dot", "cosine", "sqeuclidean")
 
@@ -14,42 +18,61 @@ def accumulator(*arrays):
     return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
 
 
-def centre(similarity, keys):
+def narrow(similarity, queries, keys):
+    """Whether products are made in bfloat16: where both sides are, and the hardware multiplies it faster than float32."""
+    return similarity != "sqeuclidean" and queries.dtype == keys.dtype == jnp.bfloat16 and jax.default_backend() != "cpu"
+
+
+def centre(similarity, keys, axis_name=None):
     """The point from which squared distances are taken; they do not depend on it, so it has no gradient. None for other similarities."""
     if similarity != "sqeuclidean":
         return None
-    return lax.stop_gradient(jnp.mean(keys.astype(accumulator(keys)), axis=0))
+    mean = lax.stop_gradient(jnp.mean(keys.astype(accumulator(keys)), axis=0))
+    return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
-def left(similarity, queries, centre):
-    """The queries' factor `[b, E]`: each row from its own query, so that a block can be made on its own.
+def units(similarity, x, centre):
+    """What `load` and `finish` need to know of each vector, a tuple of `[n, 1]`."""
+    if similarity == "cosine":
+        return unit_factors(x)
+    if similarity == "sqeuclidean":
+        x = x.astype(accumulator(x)) - centre
+        return (-jnp.sum(x * x, axis=-1, keepdims=True),)
+    return ()
+
+
+def load(similarity, side, x, units, centre, narrow=False):
+    """A block of vectors as a factor of the product, `[n, E]`; `side` is "left" (queries) or "right" (keys).
 
     Minus the squared distance, `2 q.k - |q|^2 - |k|^2`, is one product of vectors with two more entries; the inputs are centred, as far from the
-    origin the three terms would cancel.
+    origin the three terms would cancel. Vectors that stay in bfloat16 are normalised after the product.
     """
+    if similarity == "cosine":
+        power, inverse = units
+        return x * power.astype(x.dtype) if narrow else x.astype(inverse.dtype) * power * inverse
     if similarity == "sqeuclidean":
-        queries, square, one = _centred(queries, centre)
-        return jnp.concatenate([2 * queries, square, one], axis=-1)
-    return safe_normalize(queries) if similarity == "cosine" else queries
+        x, (square,) = x.astype(accumulator(x)) - centre, units
+        return jnp.concatenate([2 * x, square, jnp.ones_like(square)] if side == "left" else [x, jnp.ones_like(square), square], axis=-1)
+    return x
 
 
-def right(similarity, keys, centre):
-    """The keys' factor `[n, E]`, as `left`."""
-    if similarity == "sqeuclidean":
-        keys, square, one = _centred(keys, centre)
-        return jnp.concatenate([keys, one, square], axis=-1)
-    return safe_normalize(keys) if similarity == "cosine" else keys
-
-
-def _centred(x, centre):
-    x = x.astype(accumulator(x)) - centre
-    square = -jnp.sum(x * x, axis=-1, keepdims=True)
-    return x, square, jnp.ones_like(square)
-
-
-def finish(similarity, products):
+def finish(similarity, products, left_units, right_units, narrow=False):
     """The scores from the product of the factors: no squared distance is below 0."""
+    if similarity == "cosine" and narrow:
+        return products * left_units[1] * right_units[1].T
     return jnp.minimum(products, 0) if similarity == "sqeuclidean" else products
+
+
+def pull(similarity, side, x, total, centre, narrow=False):
+    """The gradient of vectors `x`, in `accumulator`, from `total` `[n, E]`: the sum of (gradient of a product) times (the other side's factor)."""
+    if similarity == "dot":
+        return total
+    x = x.astype(accumulator(x))
+    if similarity == "sqeuclidean":
+        return jax.vjp(lambda x: load(similarity, side, x, units(similarity, x, centre), centre), x)[1](total)[0]
+    power, inverse = units(similarity, x, centre)
+    unit, total = x * power * inverse, total if narrow else total * inverse
+    return power * (total - unit * jnp.sum(unit * total, axis=-1, keepdims=True))
 
 
 def product(x, y, contract=(1, 1)):
@@ -66,8 +89,11 @@ def product(x, y, contract=(1, 1)):
 
 
 def scores(similarity, queries, keys, centre):
-    """The whole matrix of similarities, `[b, n]`."""
-    return finish(similarity, product(left(similarity, queries, centre), right(similarity, keys, centre)))
+    """The whole matrix of similarities, `[b, n]`, in plain operations."""
+    if similarity == "cosine":
+        return product(safe_normalize(queries), safe_normalize(keys))
+    sides = [load(similarity, side, x, units(similarity, x, centre), centre) for side, x in (("left", queries), ("right", keys))]
+    return finish(similarity, product(*sides), None, None)
 
 
 def aligned(similarity, queries, keys):

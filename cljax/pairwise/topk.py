@@ -1,10 +1,11 @@
 """The k nearest keys of every query, without holding the scores."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
@@ -13,8 +14,11 @@ from cljax.pairwise import blocks
 from cljax.pairwise import similarity as sim
 from cljax.pairwise.arguments import checked, gathered
 
-_ROWS, _KEYS = 512, 8192  # of a block of scores: 16 MiB
+_ROWS, _KEYS = 512, 32768  # of a block of scores: 64 MiB
+_SLICE = 1024  # keys of one product, whose scores stay in the cache while their maxima are taken
+_GROUP = 32  # neighbouring keys that share a maximum
 _DENSE_UP_TO = 2**22  # pairs
+_MOST = np.iinfo(np.int32).max  # keys
 
 
 def top_k(
@@ -73,47 +77,145 @@ def top_k(
         raise TypeError(f"where must be None or a function of (row, column), got {type(where).__name__}")
     queries, keys, rows, columns, _ = gathered(queries, keys, rows, columns, None, axis_name)
     check.integer("k", k, at_least=1, at_most=len(keys))
-    centre = sim.centre(similarity, keys)
-    if implementation == "dense" or (implementation == "auto" and len(queries) * len(keys) <= _DENSE_UP_TO):
-        sizes = len(queries), len(keys)
-    else:
-        sizes = min(_ROWS, len(queries)), min(block_size or _KEYS, len(keys))
-    fixed = lax.stop_gradient((queries, keys, rows, columns, centre))
-    scores, indices = _search(*fixed, k, similarity, where, sizes, approximate)
+    if len(keys) > _MOST:
+        raise ValueError(f"keys must have at most {_MOST} rows, as indices are int32, got {len(keys)}: retrieval.search merges several collections")
+    plan = _planned(len(queries), len(keys), k, block_size, implementation, approximate)
+    fixed = lax.stop_gradient((queries, keys, rows, columns, sim.centre(similarity, keys)))
+    scores, indices = _search(*fixed, k, similarity, where, plan)
     return _differentiable(similarity, queries, keys, scores, indices), indices
 
 
-def _search(queries, keys, rows, columns, centre, k, similarity, where, sizes, approximate):
-    lengths = len(queries), len(keys)
-    axes = varying_axes(queries, keys, rows, columns)
+class _Plan(NamedTuple):
+    """How the scores are cut: a block is `rows` queries by `slices` times `width` keys."""
+
+    rows: int
+    width: int
+    slices: int
+    choose: Callable  # (best, scores of a block, index of each slice's first key) -> best
+
+
+def _planned(queries, keys, k, block_size, implementation, approximate):
+    choose_all = _choose_approximately if approximate else _choose
+    if implementation == "dense" or (implementation == "auto" and queries * keys <= _DENSE_UP_TO):
+        return _Plan(queries, keys, 1, choose_all)
+    rows, size = _even(queries, _ROWS), min(block_size or _KEYS, keys)
+    width = min(_SLICE, size // _GROUP * _GROUP)
+    if approximate or k > size // _GROUP // 2:  # beyond that hardly a group is left out
+        return _Plan(rows, size, 1, choose_all)
+    return _Plan(rows, width, _even(-(-keys // width), size // width), _choose_by_groups)
+
+
+def _even(length, at_most):
+    """The size of the blocks when `length` is cut into as few as can be, of nearly one size."""
+    return -(-length // max(1, -(-length // at_most)))
+
+
+# The search: over blocks of queries, and for each of them over blocks of keys.
+
+
+def _search(queries, keys, rows, columns, centre, k, similarity, where, plan):
+    """The best scores `[B, k]` and their indices; -inf and -1 where there are no more."""
+    nothing = jnp.full((len(queries), k), -jnp.inf, sim.accumulator(queries, keys)), jnp.full((len(queries), k), -1, jnp.int32)
+    nothing = vary(nothing, varying_axes(queries, keys, rows, columns))
 
     def over_queries(found, i):
-        row_at, _ = blocks.span(i, sizes[0], lengths[0])
-        left = sim.left(similarity, blocks.cut(queries, row_at, sizes[0]), centre)
-        row = blocks.row(rows, row_at, sizes[0])
+        at, _ = blocks.span(i, plan.rows, len(queries))
+        some = blocks.cut(queries, at, plan.rows)
+        left = sim.load(similarity, "left", some, sim.units(similarity, some, centre), centre)
+        row = blocks.row(rows, at, plan.rows)
 
-        def over_keys(best, j):
-            column_at, kept = blocks.span(j, sizes[1], lengths[1])
-            scores = sim.finish(similarity, sim.product(left, sim.right(similarity, blocks.cut(keys, column_at, sizes[1]), centre)))
-            if where is not None:
-                kept = kept & where(row, blocks.column(columns, column_at, sizes[1]))
-            scores = jnp.where(kept, scores, -jnp.inf)
-            local = None
-            if approximate and sizes[1] > k:
-                scores, local = lax.approx_max_k(scores, k)
-            scores, chosen = lax.top_k(jnp.concatenate([best[0], scores], axis=1), k)  # the best first: on ties the lower index stays
-            new = jnp.maximum(chosen - k, 0)
-            new = new if local is None else jnp.take_along_axis(local, new, axis=1)
-            old = jnp.take_along_axis(best[1], jnp.minimum(chosen, k - 1), axis=1)
-            return (scores, jnp.where(chosen < k, old, column_at + new)), None
+        def score(keys, column):
+            right = sim.load(similarity, "right", keys, sim.units(similarity, keys, centre), centre)
+            scores = sim.finish(similarity, sim.product(left, right), None, None)
+            return scores if where is None else jnp.where(where(row, column), scores, -jnp.inf)
 
-        nothing = jnp.full((sizes[0], k), -jnp.inf, sim.accumulator(queries, keys)), jnp.full((sizes[0], k), -1, jnp.int32)
-        best, _ = lax.scan(over_keys, vary(nothing, axes), blocks.numbers(lengths[1], sizes[1]))
-        return blocks.put(found, row_at, best), None
+        return blocks.put(found, at, _join(blocks.cut(nothing, at, plan.rows), score, keys, columns, 0, plan)), None
 
-    start = jnp.zeros((lengths[0], k), sim.accumulator(queries, keys)), jnp.zeros((lengths[0], k), jnp.int32)
-    (scores, indices), _ = lax.scan(over_queries, vary(start, axes), blocks.numbers(lengths[0], sizes[0]))
-    return scores, jnp.where(scores == -jnp.inf, -1, indices)
+    found, _ = lax.scan(over_queries, nothing, blocks.numbers(len(queries), plan.rows) if len(queries) else jnp.arange(0))
+    return found
+
+
+def _join(best, score, keys, columns, first, plan):
+    """`best` joined by the keys that beat it; `first`, the index of the first of `keys`, is above all indices in `best`."""
+    count = -(-len(keys) // plan.width)  # of slices; the last block may ask for more
+
+    def over_slices(_, t):
+        at, new = blocks.span(jnp.minimum(t, count - 1), plan.width, len(keys))
+        scores = score(blocks.cut(keys, at, plan.width), blocks.column(columns, at, plan.width))
+        scores = jnp.where(new & (t < count), scores, -jnp.inf)
+        # One NaN and one zero: top_k sorts by the bits, in which a NaN with a sign (inf - inf on a CPU) is the least of all, and -0 is below 0.
+        return None, (jnp.where(jnp.isnan(scores), jnp.nan, jnp.where(scores == 0, 0, scores)), first + at)
+
+    def over_blocks(best, j):
+        _, (scores, starts) = lax.scan(over_slices, None, j * plan.slices + jnp.arange(plan.slices, dtype=jnp.int32))
+        return plan.choose(best, scores, starts), None
+
+    return lax.scan(over_blocks, best, blocks.numbers(count, plan.slices))[0]
+
+
+# The choice within a block: of scores [slices, b, width], the first of slice n being of key starts[n].
+
+
+def _choose(best, scores, starts):
+    """From all scores. There is one slice."""
+    return _better(best, scores[0], starts + jnp.arange(scores.shape[2], dtype=jnp.int32)[None])
+
+
+def _choose_approximately(best, scores, starts):
+    """From those that the hardware's own approximate choice finds. There is one slice."""
+    k = best[0].shape[1]
+    if k >= scores.shape[2]:
+        return _choose(best, scores, starts)
+    _, chosen = lax.approx_max_k(jnp.where(jnp.isnan(scores[0]), jnp.inf, scores[0]), k)
+    chosen = jnp.sort(chosen, axis=1)
+    return _better(best, jnp.take_along_axis(scores[0], chosen, axis=1), starts + chosen)
+
+
+def _choose_by_groups(best, scores, starts):
+    """From the groups of neighbouring keys whose maximum beats the k-th best so far.
+
+    The best k stand in the k groups with the largest maxima, and after the first blocks few groups beat it. How many are looked at is one of five
+    numbers, as shapes are fixed.
+    """
+    slices, rows, width = scores.shape
+    k, groups = best[0].shape[1], width // _GROUP
+    scores = scores.reshape(slices, rows, groups, _GROUP)
+    maxima = jnp.moveaxis(_maximum(scores), 0, 1).reshape(rows, slices * groups)
+
+    def join(number):
+        def joined(best):
+            if number == 0:
+                return best
+            chosen = jnp.sort(lax.top_k(maxima, number)[1], axis=1)  # in the order of the keys, so that on ties the lowest index is the first
+            n, group = chosen // groups, chosen % groups
+            candidates = scores[n, jnp.arange(rows)[:, None], group]
+            indices = (starts[n] + group * _GROUP)[..., None] + jnp.arange(_GROUP, dtype=jnp.int32)
+            return _better(best, candidates.reshape(rows, -1), indices.reshape(rows, -1))
+
+        return joined
+
+    numbers = np.array([0, *sorted({-(-k // share) for share in (12, 6, 3, 1)})])
+    needed = jnp.max(jnp.sum(~(maxima <= best[0][:, -1:]), axis=1))  # said so, a NaN beats whatever was found
+    return lax.switch(jnp.sum(needed > numbers[:-1]), [join(number) for number in numbers.tolist()], best)
+
+
+def _better(best, scores, indices):
+    """The best of those found before and of candidates in the order of their indices; on ties the first, which has the lowest index."""
+    k = best[0].shape[1]
+    values, chosen = lax.top_k(jnp.concatenate([best[0], scores], axis=1), k)
+    old = jnp.take_along_axis(best[1], jnp.minimum(chosen, k - 1), axis=1)
+    new = jnp.take_along_axis(jnp.broadcast_to(indices, scores.shape), jnp.maximum(chosen - k, 0), axis=1)
+    return values, jnp.where(chosen < k, old, new)
+
+
+def _maximum(x):
+    """The maximum along the last axis, NaN where there is one, of integers in the order of the floats: XLA's maximum of floats on CPU drops NaN."""
+    integer = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
+
+    def ordered(bits):
+        return jnp.where(bits < 0, bits ^ jnp.iinfo(integer).max, bits)
+
+    return lax.bitcast_convert_type(ordered(jnp.max(ordered(lax.bitcast_convert_type(x, integer)), axis=-1)), x.dtype)
 
 
 def _differentiable(similarity, queries, keys, scores, indices):

@@ -296,6 +296,103 @@ def test_without_keys_the_queries_are_their_own():
     np.testing.assert_allclose(jax.grad(one)(x), jax.grad(two)(x), atol=1e-6)
 
 
+def own_terms(scores, row, column, temperature):
+    value = scores / temperature + row["gain"][..., 1] * column["gain"][..., 0]  # not symmetric
+    keep = (row["place"] != column["place"]) & (row["label"] != column["label"])
+    every = {kind.__name__ + str(axis): kind(value, keep, axis) for kind in (LogSumExp, Sum, Max) for axis in (0, 1)}
+    return every | {"plain": LogSumExp(scores), "plain column": LogSumExp(scores, axis=0)}
+
+
+@pytest.mark.parametrize("similarity, rows, block_size", [("dot", 11, 4), ("cosine", 8, 2), ("sqeuclidean", 9, 16), ("cosine", 10, 5)])
+def test_half_of_the_blocks_serve_where_the_queries_are_their_own_keys(similarity, rows, block_size):
+    values = {name: array for name, array in float32(problem(rows)).items() if name in ("queries", "gain", "temperature")}
+
+    def both(values, implementation):
+        leaves = {"gain": values["gain"], "label": labels(rows), "place": pairwise.index(rows)}
+        how = dict(rows=leaves, params=values["temperature"], similarity=similarity, implementation=implementation, block_size=block_size)
+        results = pairwise.reduce(values["queries"], None, own_terms, **how)
+        return weighted(results), results
+
+    program = jax.jit(jax.value_and_grad(both, has_aux=True), static_argnums=1)
+    (_, wanted), wanted_gradient = jax.tree.map(np.asarray, program(values, "dense"))
+    (_, results), gradient = program(values, "blockwise")
+    assert largest_error(results, wanted) < 1e-5
+    assert largest_error(gradient, wanted_gradient) < 1e-4
+    count = -(-rows // block_size)
+    if count > 1:
+        assert f'"n":"{count * (count + 1) // 2}"' in program.lower(values, "blockwise").compile().as_text()  # trips of the loop
+
+
+def test_scores_that_are_kept_give_the_same_numbers_also_for_second_derivatives(monkeypatch):
+    values = float32(problem())
+
+    def norm(values):
+        loss = lambda values: weighted(found(values, "cosine", "auto", terms=two_reductions))  # noqa: E731
+        return sum((leaf**2).sum() for leaf in jax.tree.leaves(jax.grad(loss)(values)))
+
+    dense = jax.jit(jax.value_and_grad(norm))(values)
+    monkeypatch.setattr(pairwise.engine, "_DENSE_UP_TO", 0)
+    kept = jax.jit(jax.value_and_grad(norm))(values)
+    assert largest_error(kept, jax.tree.map(np.asarray, dense)) < 2e-4
+    assert not np.array_equal(kept[0], dense[0])  # another program
+
+
+@pytest.mark.parametrize("temperature", (1.0, 0.01, 0.001))  # the last: scores of a block up to 2000 apart
+@pytest.mark.parametrize("masked", (False, True))
+def test_one_exponential_for_both_directions_is_exact_however_far_apart_the_scores(temperature, masked):
+    values = problem(rows=9, columns=9)
+
+    def loss(q, k, numpy=jnp):
+        q, k = (x / numpy.linalg.norm(x, axis=1, keepdims=True) for x in (q, k))
+        return q @ k.T / temperature, q, k
+
+    def both(q, k):
+        def directions(scores, row, column, _):
+            value, where = scores / temperature, (row != column) & (row != 2) if masked else None
+            return LogSumExp(value, where), LogSumExp(value, where, axis=0)
+
+        place = pairwise.index(9)
+        found = pairwise.reduce(q, k, directions, rows=place, columns=place, similarity="cosine", implementation="blockwise", block_size=5)
+        return sum(jnp.where(jnp.isfinite(x), x, 0) @ jnp.arange(1.0, 10) for x in found), found
+
+    (_, results), gradient = jax.value_and_grad(both, (0, 1), has_aux=True)(*(jnp.asarray(values[name], jnp.float32) for name in ("queries", "keys")))
+
+    def reference(both):
+        value, *_ = loss(both["queries"], both["keys"], np)
+        where = ~np.eye(9, dtype=bool) & (np.arange(9) != 2)[:, None] if masked else np.ones((9, 9), bool)
+        value = np.where(where, value, -np.inf)
+        highest = [np.maximum(value.max(axis, keepdims=True), -1e300) for axis in (1, 0)]
+        with np.errstate(divide="ignore"):
+            return [np.log(np.exp(value - top).sum(axis)) + top.squeeze(axis) for top, axis in zip(highest, (1, 0), strict=True)]
+
+    chosen = {name: np.asarray(np.float32(values[name]), np.float64) for name in ("queries", "keys")}
+    for found_, wanted in zip(results, reference(chosen), strict=True):
+        np.testing.assert_allclose(found_, wanted, atol=2e-5 + 2e-7 / temperature)
+    wanted = differences(lambda v: sum(np.where(np.isfinite(x), x, 0) @ np.arange(1.0, 10) for x in reference(v)), chosen)
+    for found_, name in zip(gradient, ("queries", "keys"), strict=True):
+        np.testing.assert_allclose(found_, wanted[name], atol=1e-3 * np.abs(wanted[name]).max())
+
+
+def test_nan_surfaces_through_the_exponential_of_both_directions():
+    x = jnp.ones((6, 2)).at[4, 0].set(jnp.nan)
+    found = pairwise.reduce(x, jnp.ones((6, 2)), lambda s, *_: (LogSumExp(s), LogSumExp(s, axis=0)), implementation="blockwise", block_size=3)
+    assert np.isnan(found[0]).tolist() == [False] * 4 + [True, False] and np.isnan(found[1]).all()
+
+
+@pytest.mark.parametrize("similarity", ("dot", "cosine"))
+def test_products_of_bfloat16_are_those_of_the_rounded_inputs(similarity, monkeypatch):
+    monkeypatch.setattr(pairwise.similarity, "narrow", lambda similarity, queries, keys: queries.dtype == jnp.bfloat16)
+    values = float32(problem())
+    narrow = {name: values[name].astype(jnp.bfloat16) for name in ("queries", "keys")}
+    rounded = {name: x.astype(jnp.float32) for name, x in narrow.items()}
+    results, gradient = results_and_gradient(values | narrow, similarity, "blockwise")
+    wanted, wanted_gradient = results_and_gradient(values | rounded, similarity, "dense")
+    assert largest_error(results, jax.tree.map(np.asarray, wanted)) < 1e-5
+    for name in ("queries", "keys"):
+        assert gradient[name].dtype == jnp.bfloat16
+    assert largest_error(jax.tree.map(lambda x: np.asarray(x, np.float32), gradient), jax.tree.map(np.asarray, wanted_gradient)) < 1e-2
+
+
 def test_forward_mode_works_densely():
     values = float32(problem())
     loss = jax.jit(lambda t: weighted(found(values | {"temperature": t}, "dot", "dense")))
