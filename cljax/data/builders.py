@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import tempfile
 
@@ -10,7 +11,6 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from cljax.core import check
-from cljax.data.sources import fetch
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -58,7 +58,7 @@ def prepare(dataset, folder):
         with scratch:
             files = {}
             for source in dataset.sources:
-                files |= fetch(source, folder / "packages")
+                files |= source.fetch(folder / "packages")
             builder = _Builder(dataset, dataset.read(files), data_dir=scratch.name, file_format="array_record")
             # Three progress bars for a quarter of a second are of no use.
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -102,8 +102,24 @@ def rows(builder, split):
     except (ValueError, KeyError):
         accepted = ", ".join(map(repr, builder.info.splits))
         raise ValueError(f"split must be made of {accepted} and slices of them ('train[:10%]'), got {split!r}") from None
-    examples = source.__getitems__(range(len(source)))
+    with _no_advice():
+        examples = source.__getitems__(range(len(source)))
     return tuple(_column(key, features[key], [example[key] for example in examples]) for key in keys)
+
+
+@contextlib.contextmanager
+def _no_advice():
+    """Keeps the advice to install OpenCV, as Pillow decodes pictures too, from where a user would take it for a warning."""
+
+    def wanted(record):
+        return "OpenCV" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 def _column(name, feature, values):

