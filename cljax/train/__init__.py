@@ -1,8 +1,10 @@
-"""Training: configurations, one compiled loop over a step, batches, checkpoints, progress and logs."""
+"""Training: configurations, one compiled loop over a step, batches, the gradient cache, checkpoints, progress and logs."""
 
+from cljax.train.best import Best, best_slot, keep_best
+from cljax.train.cached import cached_value_and_grad
 from cljax.train.config import config
 from cljax.train.descend import descend
 from cljax.train.draws import draws
 from cljax.train.fit import fit
 
-__all__ = ["config", "descend", "draws", "fit"]
+__all__ = ["Best", "best_slot", "cached_value_and_grad", "config", "descend", "draws", "fit", "keep_best"]

@@ -51,6 +51,21 @@ def check_state(state):
             raise TypeError(f"state{jax.tree_util.keystr(path)} must be an array or a number, got {type(leaf).__name__}")
 
 
+def as_arrays(batch):
+    """A batch of an iterator with all its leaves as arrays: tensors of other libraries come by `__array__` or `numpy()`."""
+
+    def array(path, leaf):
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
+            leaf = leaf.numpy() if callable(getattr(leaf, "numpy", None)) and not hasattr(leaf, "__array__") else leaf
+            leaf = np.asarray(leaf) if hasattr(leaf, "__array__") else leaf
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)) or (hasattr(leaf, "dtype") and leaf.dtype.kind in "OSUMm"):
+            kind = f"dtype {leaf.dtype}" if hasattr(leaf, "dtype") else type(leaf).__name__
+            raise TypeError(f"batch{jax.tree_util.keystr(path)} must be an array of numbers, got {kind}")
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(array, batch)
+
+
 def open_data(data):
     """How batches are drawn and from what, `(rows | Function, (values, arrays))`; `(None, None)` for an iterator of batches."""
     if isinstance(data, Draws):

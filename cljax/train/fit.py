@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from cljax.core.check import KeyLike
-from cljax.train.arguments import check_options, check_state, one_key, open_data
+from cljax.train.arguments import as_arrays, check_options, check_state, one_key, open_data
 from cljax.train.bound import bind
 from cljax.train.devices import check_batch, current_mesh, own, replicate, scatter
 from cljax.train.hooks import Hooks
@@ -58,7 +58,8 @@ def fit(
       step: `step(state, batch, key) -> state, metrics`, a top-level function with values bound by `functools.partial`: arrays and Python floats are
         traced, all else is static and must be hashable; two that differ in traced values share a program. `metrics` are numbers or arrays by name, or
         None; they are averaged over the devices. The state keeps its shapes and dtypes; the step may change its dict in place.
-      data: `draws(arrays, draw)`, or an iterator of batches, fed one at a time. To be resumed an iterator needs `get_state` and `set_state`.
+      data: `draws(arrays, draw)`, or an iterator of batches, fed one at a time: arrays, or what turns into numpy arrays, as the tensors of other
+        libraries do. To be resumed an iterator needs `get_state` and `set_state`.
       steps: the number of steps.
       after: pairs `(every, hook)`. `hook(key, state) -> state, metrics` is called outside of the compiled loop after every `every` steps and after
         the last one, before a save.
@@ -170,6 +171,7 @@ def _fed(mesh, function, values, batches, key):
             batch = next(batches, None)
             if batch is None:
                 break
+            batch = as_arrays(batch)
             check_batch(batch, mesh.shape["data"])
             batch = scatter(mesh, batch)
             with jax.set_mesh(mesh):
@@ -177,7 +179,10 @@ def _fed(mesh, function, values, batches, key):
                 state, metrics = run(values, state, batch, key, step, 1)
             rows += metrics
         if not rows:
-            raise ValueError(f"data ended after {start} steps: it must give a batch for each step")
+            raise ValueError(
+                f"data ended after {start} steps: it must give a batch for each step; "
+                "a loader of one epoch goes on for ever as itertools.chain.from_iterable(itertools.repeat(loader))"
+            )
         return state, rows, len(rows)
 
     return advance

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from cljax.train.devices import check_batch, slices
 from cljax.train.draws import DATA_STREAM, epochs
+from cljax.train.loops import slow_in_a_loop
 
 
 class Program(NamedTuple):
@@ -78,8 +79,7 @@ def _program(step, draw, mesh, chunk, structure, kinds):
         metrics = jax.tree.map(lambda shape: jnp.zeros((chunk, *shape.shape), shape.dtype), metric_shapes)
         return lax.fori_loop(0, count, body, (state, metrics))
 
-    # XLA:CPU makes the gradient of a convolution inside a loop some 40 times slower (jax issue 12868).
-    looped = draw is not None and not (mesh.devices.flat[0].platform == "cpu" and has_convolution(trace))
+    looped = draw is not None and not slow_in_a_loop(lambda: trace, mesh.devices.flat[0].platform)
     return Program(jax.jit(loop if looped else replay, donate_argnums=1, out_shardings=NamedSharding(mesh, P())), looped)
 
 
@@ -132,15 +132,6 @@ def check_metrics(who, metrics):
     for name, value in (metrics or {}).items():
         if not isinstance(name, str) or not isinstance(value, (jax.Array, np.ndarray, np.generic, int, float)):
             raise TypeError(f"{who} must return metrics by name that are numbers or arrays, got {name!r}: {type(value).__name__}")
-
-
-def has_convolution(jaxpr):
-    """Whether a traced program holds a convolution, at any depth."""
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    if not hasattr(jaxpr, "eqns"):
-        return False
-    inner = [value for eqn in jaxpr.eqns for entry in eqn.params.values() for value in (entry if isinstance(entry, (tuple, list)) else (entry,))]
-    return any(eqn.primitive.name == "conv_general_dilated" for eqn in jaxpr.eqns) or any(map(has_convolution, inner))
 
 
 def _at_least_float32(value):

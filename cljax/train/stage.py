@@ -23,7 +23,7 @@ def facts(key, state, step, data, after):
 
     Arrays appear as a digest of their content, so that a run that goes on with other data is noticed.
     """
-    code = sorted({_code(function) for function in [step, *filter(callable, data), *(hook for _, hook in after)]})
+    code = sorted({_code(function) for bound in [step, *filter(callable, data), *(hook for _, hook in after)] for function in _functions(bound)})
     kinds = {f"state{jax.tree_util.keystr(path)}": f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
     values = {"key": key, "step": step, "data": data, "after": list(after), CODE: _hash("".join(code))}
     return kinds | {name: text for root, value in values.items() for name, text in _describe(root, value)}
@@ -80,10 +80,17 @@ def _content(array):
     return f"{array.dtype}{list(array.shape)} {hashlib.sha256(array.view(np.uint8).data).hexdigest()[:16]}"
 
 
+def _functions(value):
+    """The function, and those that are bound to it."""
+    if isinstance(value, functools.partial):
+        for entry in (value.func, *value.args, *value.keywords.values()):
+            yield from _functions(entry)
+    elif inspect.isroutine(value) or hasattr(value, "__wrapped__"):
+        yield value
+
+
 def _code(function):
     """The text of the file that a function is written in, as it may call all that stands there; of the function alone where there is no file."""
-    while isinstance(function, functools.partial):
-        function = function.func
     function = inspect.unwrap(function)
     try:
         return Path(inspect.getsourcefile(function)).read_text()

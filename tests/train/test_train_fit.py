@@ -167,7 +167,7 @@ def matmul(state, batch, key):
 
 
 def test_on_cpu_a_step_with_a_convolution_is_called_one_at_a_time(toy):
-    from cljax.train import program as module  # the module: what is compiled is no part of the interface
+    from cljax.train import loops as module  # the module: what is compiled is no part of the interface
 
     trace = jax.make_jaxpr(lambda w: jax.jit(lambda w: lax.cond(w.sum() > 0, lambda w: lax.conv(w, w, (1,), "SAME"), lambda w: w, w))(w))(
         jnp.ones((1, 1, 3))
