@@ -1,18 +1,31 @@
 """Metrics of embeddings and of rankings: numbers to report, not to train on."""
 
+from cljax.metrics.clusters import cluster_accuracy
+from cljax.metrics.collapse import collapse_watch, effective_rank, isotropy
+from cljax.metrics.few_shot import few_shot_accuracy, nearest_centroid
 from cljax.metrics.geometry import alignment, penalty_entropy, relative_penalty, tolerance, topk_similarity_profile, uniformity
-from cljax.metrics.neighbours import knn_accuracy
+from cljax.metrics.neighbours import hubness, knn_accuracy
 from cljax.metrics.probes import linear_probe, ridge_probe
-from cljax.metrics.ranking import average_precision, mrr_at_k, ndcg_at_k, recall_at_k
+from cljax.metrics.ranking import average_precision, average_precision_at_r, label_retrieval, mrr_at_k, ndcg_at_k, r_precision, recall_at_k
 
 __all__ = [
     "alignment",
     "average_precision",
+    "average_precision_at_r",
+    "cluster_accuracy",
+    "collapse_watch",
+    "effective_rank",
+    "few_shot_accuracy",
+    "hubness",
+    "isotropy",
     "knn_accuracy",
+    "label_retrieval",
     "linear_probe",
     "mrr_at_k",
     "ndcg_at_k",
+    "nearest_centroid",
     "penalty_entropy",
+    "r_precision",
     "recall_at_k",
     "relative_penalty",
     "ridge_probe",

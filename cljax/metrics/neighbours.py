@@ -1,4 +1,4 @@
-"""Classification by the nearest neighbours."""
+"""The nearest neighbours: classification by them, and how unevenly they are shared out."""
 
 from typing import Literal
 
@@ -60,6 +60,54 @@ def knn_accuracy(
     predicted = _vote(jnp.asarray(reference_labels)[indices], scores)
     correct = jnp.where(jnp.isnan(scores).any(axis=1), jnp.nan, predicted == jnp.asarray(labels))
     return losses.mean(correct, where)
+
+
+def hubness(
+    queries: Float[ArrayLike, "B D"],
+    keys: Float[ArrayLike, "N D"] | None = None,
+    *,
+    k: int = 10,
+    similarity: Literal["cosine", "dot", "sqeuclidean"] = "cosine",
+    block_size: int | None = None,
+) -> Float[Array, ""]:
+    r"""Whether a few keys are among the nearest of nearly all queries: the skewness of $N_k$, how often a key is among the k nearest of a query.
+
+    $$\frac{\operatorname{mean} (N_k - \mu)^3}{\sigma^3}$$
+    About 0 where all keys are found alike, above 1 where there are hubs. Of equally similar keys those with the lower index are the neighbours, so a
+    scorer that says the same of all makes hubs of the first k.
+
+    Args:
+      queries: `[B, D]` embeddings.
+      keys: `[N, D]` embeddings; None for the queries themselves, of which none is its own neighbour.
+      k: the number of neighbours, at most N (N - 1 without keys).
+      similarity: what "nearest" means, as in `pairwise.top_k`.
+      block_size: as in `pairwise.top_k`.
+
+    Returns:
+      A float32 scalar; 0 where all keys are found equally often, NaN where an embedding is NaN.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    Reference:
+      Radovanović et al., "Hubs in Space: Popular Nearest Neighbors in High-Dimensional Data", JMLR 2010, section 3.
+
+    >>> print(f"{hubness(jnp.array([[0.0], [1.0], [1.1], [5.0]]), k=1, similarity='sqeuclidean'):.4f}")
+    0.0000
+    """
+    sizes = check.arrays(queries=(queries, "B D"), keys=(keys, "N D?"))
+    total = sizes.get("N", sizes["B"])
+    check.integer("k", k, at_least=1, at_most=total - (keys is None))
+    queries, others = jnp.asarray(queries), {}
+    if keys is None:
+        others = dict(rows=pairwise.index(total), columns=pairwise.index(total), where=lambda row, column: row != column)
+    found = queries if keys is None else jnp.asarray(keys)
+    scores, indices = pairwise.top_k(queries, found, k, similarity=similarity, block_size=block_size, **others)
+    times = jnp.zeros(total, scores.dtype).at[indices].add(1)
+    times = times - jnp.mean(times)
+    variance = jnp.mean(jnp.square(times))
+    skewness = jnp.mean(times**3) / jnp.where(variance == 0, 1, variance) ** 1.5
+    return jnp.where(jnp.isnan(scores).any(), jnp.nan, skewness)
 
 
 def _vote(neighbours, scores):
