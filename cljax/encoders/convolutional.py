@@ -16,8 +16,8 @@ from cljax.encoders.mlp import check_widths, finish
 class ConvNet(nn.Module):
     """3 x 3 convolutions, each with group normalisation and ReLU, the mean over all places, and a linear layer.
 
-    Every convolution but the first halves height and width (stride 2). Group normalisation keeps no running statistics: the module is a pure function
-    of its parameters, and an image's embedding does not hang on the rest of the batch.
+    Every convolution but the first halves height and width (stride 2). Group normalisation keeps no running statistics: the module is a pure
+    function of its parameters, and an image's embedding does not hang on the rest of the batch.
 
     Attributes:
       channels: the channels of the convolutions, `(32, 64, 128)`: at least one.
@@ -47,6 +47,7 @@ class ConvNet(nn.Module):
         check_widths("channels", self.channels, self.features)
         if not self.channels:
             raise ValueError("channels must name at least one convolution, got none")
+        self.channels = tuple(self.channels)
         super().__post_init__()
 
     @nn.compact

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Float
 
 from cljax.core import check, safe_normalize
+from cljax.encoders.batch_norm import batch_norm, check_train
 from cljax.encoders.initialise import lecun_normal
 
 
@@ -22,12 +23,18 @@ class MLP(nn.Module):
       features: D, the width of the embeddings.
       dtype: what is computed in, such as `jnp.bfloat16`; parameters and embeddings are float32.
       normalise: whether embeddings are scaled to unit length.
+      batch_norm: whether each hidden layer has batch normalisation, in place of its bias and before ReLU; see `ResNet` for how a step carries the
+        running averages.
+      last_batch_norm: whether the embeddings have it, without scale and bias to learn.
+      axis_name: the mapped axis over which a batch is split in training, `"data"` in `train.fit`; None where it is not.
 
     Call:
-      `apply(params, inputs)` with inputs `[B, ...]` floats gives float32 `[B, D]`.
+      `apply(variables, inputs, train=False)` with inputs `[B, ...]` floats gives float32 `[B, D]`; `train` matters to batch normalisation alone.
 
     Raises:
-      TypeError, ValueError: a width is not an integer above 0; inputs are not floats, or have no axis after the first.
+      TypeError, ValueError: a width is not an integer above 0; inputs are not floats, or have no axis after the first; batch normalisation in
+      training
+        with one row, or over an axis that is not mapped.
 
     >>> import jax, jax.numpy as jnp
     >>> model = MLP((128, 64), 32)
@@ -41,47 +48,62 @@ class MLP(nn.Module):
     features: int
     dtype: Any = jnp.float32
     normalise: bool = False
+    batch_norm: bool = False
+    last_batch_norm: bool = False
+    axis_name: str | None = None
 
     def __post_init__(self):
         check_widths("widths", self.widths, self.features)
+        self.widths = tuple(self.widths)  # a list has no hash, and a step takes modules as static values
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, inputs: Float[ArrayLike, "B ..."]) -> Float[Array, "B D"]:
+    def __call__(self, inputs: Float[ArrayLike, "B ..."], train: bool = False) -> Float[Array, "B D"]:
         check.arrays(inputs=(inputs, "..."))
         if jnp.ndim(inputs) < 2:
             raise ValueError(f"inputs must have shape [B, ...] with at least one axis after the first, got {list(jnp.shape(inputs))}")
-        hidden = jnp.reshape(inputs, (jnp.shape(inputs)[0], -1))
-        for width in self.widths:
-            hidden = nn.relu(nn.Dense(width, dtype=self.dtype, kernel_init=lecun_normal)(hidden))
-        return finish(nn.Dense(self.features, dtype=self.dtype, kernel_init=lecun_normal)(hidden), self.normalise)
+        return perceptron(self, jnp.reshape(inputs, (jnp.shape(inputs)[0], -1)), self.widths, train)
 
 
 class ProjectionHead(nn.Module):
     r"""A small perceptron between an encoder's representation and the loss: $z = W_2 \max(0, W_1 h + b_1) + b_2$.
 
-    The representation before it is what is used afterwards: `nn.Sequential([encoder, ProjectionHead(...)])`, or apply the two one after the other.
+    The representation before it is what is used afterwards; `Chain` makes one module of both. With batch normalisation it is the head of other
+    methods:
+
+    | head | options |
+    |---|---|
+    | SimCLR, MoCo v2 | none |
+    | BYOL projector and predictor, SimSiam predictor | `batch_norm=True` |
+    | Barlow Twins, VICReg | `layers=3, batch_norm=True` |
+    | SimSiam projector | `layers=3, batch_norm=True, last_batch_norm=True` |
 
     Attributes:
-      width: the width of the hidden layer.
+      width: the width of the hidden layers.
       features: D, the width of the embeddings.
       dtype: what is computed in; parameters and embeddings are float32.
       normalise: whether embeddings are scaled to unit length.
+      layers: the number of linear layers.
+      batch_norm: whether each hidden layer has batch normalisation, in place of its bias and before ReLU.
+      last_batch_norm: whether the embeddings have it, without scale and bias to learn.
+      axis_name: the mapped axis over which a batch is split in training, `"data"` in `train.fit`; None where it is not.
 
     Call:
-      `apply(params, representations)` with representations `[..., H]` floats gives float32 `[..., D]`.
+      `apply(variables, representations, train=False)` with representations `[..., H]` floats gives float32 `[..., D]`; `train` matters to batch
+      normalisation alone.
 
     Raises:
-      TypeError, ValueError: a width is not an integer above 0; representations are not floats.
+      TypeError, ValueError: a width or number of layers is not an integer above 0; representations are not floats; batch normalisation in training
+      with
+        one row, or over an axis that is not mapped.
 
     Reference:
-      Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, section 2.1.
+      Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations" (SimCLR), ICML 2020, section 2.1.
 
     >>> import jax, jax.numpy as jnp
-    >>> from flax import linen as nn
-    >>> model = nn.Sequential([MLP((64,), 48), ProjectionHead(48, 16)])
-    >>> params = jax.jit(model.init)(jax.random.key(0), jnp.ones((5, 8, 8)))
-    >>> model.apply(params, jnp.ones((5, 8, 8))).shape
+    >>> head = ProjectionHead(48, 16)
+    >>> params = jax.jit(head.init)(jax.random.key(0), jnp.ones((5, 24)))
+    >>> head.apply(params, jnp.ones((5, 24))).shape
     (5, 16)
     """
 
@@ -89,16 +111,31 @@ class ProjectionHead(nn.Module):
     features: int
     dtype: Any = jnp.float32
     normalise: bool = False
+    layers: int = 2
+    batch_norm: bool = False
+    last_batch_norm: bool = False
+    axis_name: str | None = None
 
     def __post_init__(self):
         check_widths("width", (self.width,), self.features)
+        check.integer("layers", self.layers, at_least=1)
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, representations: Float[ArrayLike, "*B H"]) -> Float[Array, "*B D"]:
+    def __call__(self, representations: Float[ArrayLike, "*B H"], train: bool = False) -> Float[Array, "*B D"]:
         check.arrays(representations=(representations, "... H"))
-        hidden = nn.relu(nn.Dense(self.width, dtype=self.dtype, kernel_init=lecun_normal)(jnp.asarray(representations)))
-        return finish(nn.Dense(self.features, dtype=self.dtype, kernel_init=lecun_normal)(hidden), self.normalise)
+        return perceptron(self, jnp.asarray(representations), (self.width,) * (self.layers - 1), train)
+
+
+def perceptron(module, hidden, widths, train):
+    """Hidden layers and the linear one, as the attributes of a module say, inside its compact method."""
+    check_train(train)
+    how = dict(train=train, axis_name=module.axis_name, dtype=module.dtype)
+    for width in widths:
+        hidden = nn.Dense(width, not module.batch_norm, dtype=module.dtype, kernel_init=lecun_normal)(hidden)
+        hidden = nn.relu(batch_norm(hidden, **how) if module.batch_norm else hidden)
+    hidden = nn.Dense(module.features, not module.last_batch_norm, dtype=module.dtype, kernel_init=lecun_normal)(hidden)
+    return finish(batch_norm(hidden, affine=False, **how) if module.last_batch_norm else hidden, module.normalise)
 
 
 def check_widths(name, widths, features):

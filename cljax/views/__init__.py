@@ -1,6 +1,28 @@
 """Views: changed arrays, as a pure function of a key and of the examples' indices."""
 
-from cljax.views.images import flip, random_resized_crop, shift_gain_noise
+from cljax.views.blur import gaussian_blur
+from cljax.views.colour import colour_jitter, greyscale, solarise
+from cljax.views.compose import compose
+from cljax.views.crops import multi_crop, random_resized_crop
+from cljax.views.erasing import block_mask, random_erasing
+from cljax.views.images import flip, shift_gain_noise
+from cljax.views.mixing import Mixed, cut_mix, mix_up
 from cljax.views.per_example import per_example
 
-__all__ = ["flip", "per_example", "random_resized_crop", "shift_gain_noise"]
+__all__ = [
+    "Mixed",
+    "block_mask",
+    "colour_jitter",
+    "compose",
+    "cut_mix",
+    "flip",
+    "gaussian_blur",
+    "greyscale",
+    "mix_up",
+    "multi_crop",
+    "per_example",
+    "random_erasing",
+    "random_resized_crop",
+    "shift_gain_noise",
+    "solarise",
+]

@@ -118,7 +118,7 @@ def test_zero_inputs_give_finite_gradients(model):
 
 
 def test_encoder_and_head_make_one_module_that_vmaps():
-    model = nn.Sequential([encoders.MLP((8,), 6), encoders.ProjectionHead(6, 4)])
+    model = encoders.Chain([encoders.MLP((8,), 6), encoders.ProjectionHead(6, 4)])
     variables = jax.jit(model.init)(KEY, IMAGES)
     each = jax.jit(jax.vmap(lambda image: model.apply(variables, image[None])[0]))(IMAGES)
     np.testing.assert_allclose(each, apply(model, variables, IMAGES), atol=1e-6)

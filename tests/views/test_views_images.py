@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import stats
 
 from cljax import views
-from cljax.views.images import _box, _interpolation
+from cljax.views.crops import _box, _interpolation
 
 KEY = jax.random.key(3)
 COUNT = 1800
@@ -21,7 +21,6 @@ BATCH = RNG.uniform(size=(8, 6, 6)).astype(np.float32)
 shift_gain_noise = jax.jit(views.shift_gain_noise, static_argnames="shift")
 flip = jax.jit(views.flip)
 random_resized_crop = jax.jit(views.random_resized_crop, static_argnames="size")  # the ranges are traced
-VIEWS = {"shift_gain_noise": shift_gain_noise, "flip": flip, "random_resized_crop": partial(random_resized_crop, scale=(0.3, 1.0))}
 
 
 def many(image, gain=(1.0, 1.0), noise=0.0):
@@ -65,31 +64,6 @@ def test_shift_zero_stays_and_channels_move_together():
     got = np.asarray(shift_gain_noise(KEY, images, noise=0.0))
     np.testing.assert_allclose(got[..., 1], 2 * got[..., 0], rtol=1e-6)
     assert not np.allclose(got, images)
-
-
-@pytest.mark.parametrize("name", VIEWS)
-def test_draws_hang_on_the_index_alone(name):
-    order = np.array([5, 2, 7, 0, 1, 6, 3, 4])
-    everything = np.asarray(VIEWS[name](KEY, BATCH, index=np.arange(8)))
-    np.testing.assert_array_equal(VIEWS[name](KEY, BATCH), everything)  # the default
-    np.testing.assert_allclose(VIEWS[name](KEY, BATCH[order], index=order), everything[order], atol=1e-6)
-    assert not np.allclose(everything, VIEWS[name](jax.random.key(4), BATCH, index=np.arange(8)))
-
-
-def test_four_devices_make_the_views_of_one():
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    specs = dict(in_specs=(jax.P(), jax.P("data"), jax.P("data")), out_specs=jax.P("data"))
-    every = jax.shard_map(lambda key, images, index: [v(key, images, index=index) for v in VIEWS.values()], mesh=mesh, **specs)
-    for got, name in zip(jax.jit(every)(KEY, BATCH, np.arange(8)), VIEWS, strict=True):
-        np.testing.assert_allclose(got, VIEWS[name](KEY, BATCH), atol=1e-6)
-
-
-@pytest.mark.parametrize("name", VIEWS)
-def test_dtype_is_kept_and_nan_surfaces(name):
-    images = jnp.asarray(BATCH, jnp.bfloat16).at[2].set(jnp.nan)
-    got = VIEWS[name](KEY, images, index=np.arange(8))
-    assert got.dtype == jnp.bfloat16 and got.shape == images.shape
-    assert np.isnan(np.float32(got[2])).any() and np.isfinite(np.float32(np.delete(got, 2, axis=0))).all()
 
 
 def test_half_of_the_images_are_mirrored():
@@ -172,14 +146,6 @@ def test_rows_and_columns_are_cut_apart():
 def test_a_box_of_everything_is_the_image_in_all_channels():
     images = RNG.uniform(size=(3, 6, 6, 2)).astype(np.float32)
     np.testing.assert_allclose(random_resized_crop(KEY, images, scale=(1.0, 1.0), ratio=(1.0, 1.0)), images, atol=1e-6)
-
-
-def test_per_example_takes_trees():
-    signals = {"x": np.ones((3, 4), np.float32), "y": np.arange(3)}
-    got = views.per_example(lambda key, one: {"x": one["x"] * jax.random.uniform(key), "y": one["y"]}, KEY, signals, index=np.uint8([9, 9, 1]))
-    np.testing.assert_array_equal(got["x"][0], got["x"][1])
-    assert float(got["x"][0, 0]) != float(got["x"][2, 0])
-    np.testing.assert_array_equal(got["y"], signals["y"])
 
 
 @pytest.mark.errors
