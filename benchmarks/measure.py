@@ -1,0 +1,52 @@
+"""What the benchmarks share: timing in turns, and one table of results beside their targets."""
+
+import os
+import platform
+import time
+
+import jax
+
+HEADER = "| what | result | target | |\n|---|---|---|---|"
+
+
+def begin(note=""):
+    """Prints the machine and the head of the table, unless this script is one of several that fill one table."""
+    if "BENCHMARKS" not in os.environ:
+        print(f"{machine()}{note}\n\n{HEADER}", flush=True)
+
+
+def machine():
+    """The line that belongs to every table of figures."""
+    device = jax.devices()[0]
+    load = f", load {os.getloadavg()[0]:.1f} at the start" if device.platform == "cpu" else ""
+    return f"jax {jax.__version__}, {device.device_kind}, {_processor()}, {os.cpu_count()} cores{load}"
+
+
+def row(what, result, target="", met=None):
+    """Prints a row of the table; `met` is a boolean, or None where there is no target or nothing to compare."""
+    print(f"| {what} | {result} | {target} | {'' if met is None else 'met' if met else '**not met**'} |", flush=True)
+
+
+def compiled(function, *inputs):
+    """The compiled program: call it; `.memory_analysis().temp_size_in_bytes` is its own figure for temporaries."""
+    return jax.jit(function).lower(*inputs).compile()
+
+
+def seconds(runs, rounds):
+    """The least time of each of `{name: function of nothing}`, which take turns; the first round does not count."""
+    best = dict.fromkeys(runs, float("inf"))
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            if turn:
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()
