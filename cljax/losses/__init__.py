@@ -3,14 +3,23 @@
 In every pairwise loss:
   `ids` are integers `[B]`, or sets of integers `[B, R]` padded with -1: pairs whose ids meet are never each other's negatives.
   `where` `[B]` names the valid rows: any other is neither an anchor (its value is 0) nor a key, as if it were not there.
+  `references` `[M, D]` are further rows, beside those of the batch (or, with `in_batch=False`, in their place), with which a loss of labels compares
+    its anchors: a memory of past batches, a bank. They are no anchors, and are used as this device holds them; where each holds a part of them
+    `references_axis_name` is the axis over which they are split. `reference_labels` and `reference_ids` are theirs as `labels` and `ids` are the
+    batch's; `reference_where` `[M]` names those that exist, so that slots that are not filled yet count nowhere. `negatives` of the softmax losses
+    are such rows without a positive among them.
   `similarity`, `axis_name`, `collective`, `block_size` and `implementation` are those of `pairwise.reduce`.
 """
 
 from cljax.losses.averaging import Masked, mean
+from cljax.losses.debiased import debiased_info_nce, decoupled_info_nce, hard_negative_info_nce
 from cljax.losses.distillation import soft_cross_entropy
-from cljax.losses.geometry import alignment, uniformity
+from cljax.losses.geometry import alignment, negative_cosine, uniformity
 from cljax.losses.grouped import grouped_info_nce
 from cljax.losses.hard import hard_contrastive, simple_contrastive
+from cljax.losses.information import entropy, info_max
+from cljax.losses.margins import pairwise_contrastive, triplet_margin
+from cljax.losses.redundancy import barlow_twins, covariance, variance
 from cljax.losses.sigmoid import sigmoid_contrastive
 from cljax.losses.softmax import info_nce, nt_xent, symmetric_info_nce
 from cljax.losses.supervised import multi_positive_info_nce, sup_con
@@ -19,17 +28,28 @@ from cljax.losses.temperature import bounded_temperature
 __all__ = [
     "Masked",
     "alignment",
+    "barlow_twins",
     "bounded_temperature",
+    "covariance",
+    "debiased_info_nce",
+    "decoupled_info_nce",
+    "entropy",
     "grouped_info_nce",
     "hard_contrastive",
+    "hard_negative_info_nce",
+    "info_max",
     "info_nce",
     "mean",
     "multi_positive_info_nce",
+    "negative_cosine",
     "nt_xent",
+    "pairwise_contrastive",
     "sigmoid_contrastive",
     "simple_contrastive",
     "soft_cross_entropy",
     "sup_con",
     "symmetric_info_nce",
+    "triplet_margin",
     "uniformity",
+    "variance",
 ]

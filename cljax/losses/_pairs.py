@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import ArrayLike, Bool, Float, Integer
 
 from cljax import pairwise
-from cljax.core import check
+from cljax.core import check, vary
 from cljax.pairwise.similarity import SIMILARITIES
 
 Scalar = float | int | Float[ArrayLike, ""]
@@ -58,7 +58,7 @@ def present(**leaves):
     return {name: leaf for name, leaf in leaves.items() if leaf is not None}
 
 
-def sources(queries, keys, negatives, *, in_batch, ids, key_ids, negative_ids, negatives_axis_name, where, axis_name):
+def sources(queries, keys, negatives, *, in_batch, ids, key_ids, negative_ids, negative_where, negatives_axis_name, where, axis_name):
     """Checks the arguments of a one-sided loss and lists the sets that a query is compared with: the keys of the batch and the extra negatives.
 
     Returns:
@@ -67,13 +67,10 @@ def sources(queries, keys, negatives, *, in_batch, ids, key_ids, negative_ids, n
       ids: of the queries.
       sources: a list of (keys, their column leaves, the axis over which they are split); only keys of the batch have the leaf "index".
     """
-    batch = check.arrays(queries=(queries, "B D"), keys=(keys, "B D"), negatives=(negatives, "M D?"), where=(where, "B?", "bool"))["B"]
-    if negatives is None:
-        if not in_batch:
-            raise ValueError("negatives must be given where in_batch=False, got None: there is nothing else to compare with")
-        for name, value in (("negative_ids", negative_ids), ("negatives_axis_name", negatives_axis_name)):
-            if value is not None:
-                raise ValueError(f"{name} needs negatives, got negatives=None")
+    arrays = dict(queries=(queries, "B D"), keys=(keys, "B D"), negatives=(negatives, "M D?"), where=(where, "B?", "bool"))
+    batch = check.arrays(**arrays, negative_where=(negative_where, "M?", "bool"))["B"]
+    of_negatives = dict(negative_ids=negative_ids, negative_where=negative_where, negatives_axis_name=negatives_axis_name)
+    _needs("negatives", negatives, in_batch, of_negatives)
     if ids is None and (key_ids is not None or negative_ids is not None):
         raise ValueError(f"{'negative_ids' if key_ids is None else 'key_ids'} needs ids (of the queries), got ids=None")
     index = pairwise.index(batch, axis_name)
@@ -84,8 +81,56 @@ def sources(queries, keys, negatives, *, in_batch, ids, key_ids, negative_ids, n
     if in_batch:
         found.append((keys, present(index=index, ids=key_ids, where=where), axis_name))
     if negatives is not None:
-        found.append((negatives, present(ids=integers("negative_ids", negative_ids, len(negatives))), negatives_axis_name))
+        columns = present(ids=integers("negative_ids", negative_ids, len(negatives)), where=negative_where)
+        found.append((drop(negative_where, negatives), columns, negatives_axis_name))
     return queries, keys, index, ids, found
+
+
+def labelled(
+    embeddings, labels, references, reference_labels, *, in_batch, ids, reference_ids, reference_where, references_axis_name, where, axis_name
+):
+    """Checks the arguments of a loss whose positives are named by labels and lists what an anchor is compared with: its batch, the references.
+
+    Returns:
+      embeddings: with invalid rows blanked.
+      rows: their row leaves.
+      sources: a list of (keys, their column leaves, the axis over which they are split), as `pairwise.reduce` takes them: None is the batch itself.
+    """
+    arrays = dict(embeddings=(embeddings, "B D"), where=(where, "B?", "bool"), references=(references, "M D?"))
+    batch = check.arrays(**arrays, reference_where=(reference_where, "M?", "bool"))["B"]
+    of_references = dict(reference_labels=reference_labels, reference_ids=reference_ids, reference_where=reference_where)
+    _needs("references", references, in_batch, of_references | dict(references_axis_name=references_axis_name))
+    if ids is None and reference_ids is not None:
+        raise ValueError("reference_ids needs ids (of the anchors), got ids=None")
+    check.axis("references_axis_name", references_axis_name)
+    index = pairwise.index(batch, axis_name)
+    rows = present(index=index, self=index, labels=integers("labels", labels, batch), ids=integers("ids", ids, batch), where=where)
+    found = [(None, None, axis_name)] if in_batch else []
+    if references is not None:
+        size = len(references)
+        names = dict(labels=integers("reference_labels", reference_labels, size), ids=integers("reference_ids", reference_ids, size))
+        found.append((drop(reference_where, references), present(where=reference_where, **names), references_axis_name))
+    return drop(where, embeddings), rows, found
+
+
+def two_views(a, b, *, temperature, ids, where, axis_name):
+    """Checks the arguments of a loss whose anchors are both views of each example; the embeddings `[2B, D]`, invalid rows blanked, and row leaves."""
+    batch = check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B?", "bool"))["B"]
+    index = pairwise.index(2 * batch, axis_name)
+    example = dict(ids=integers("ids", ids, batch), where=where, scale=scale(temperature, batch, where))
+    views = {name: jnp.concatenate([leaf, leaf]) for name, leaf in present(**example).items()}
+    rows = views | {"index": index, "self": index, "partner": jnp.roll(index, batch)}
+    return jnp.concatenate([drop(where, a), drop(where, b)]), rows
+
+
+def _needs(name, value, in_batch, belongings):
+    """Raises where one of the arguments that belong to an optional set of keys is given without it, or nothing to compare with is."""
+    if value is None:
+        if not in_batch:
+            raise ValueError(f"{name} must be given where in_batch=False, got None: there is nothing else to compare with")
+        for belonging, given in belongings.items():
+            if given is not None:
+                raise ValueError(f"{belonging} needs {name}, got {name}=None")
 
 
 # Masks: elementwise maths on the leaves of a block, rows `[b, 1, ...]` and columns `[1, n, ...]`.
@@ -112,6 +157,12 @@ def own(row, column):
     return row["partner"] == column["index"] if "index" in column else None
 
 
+def positives(row, column):
+    """Which pairs share a label and are valid, `[b, n]`; never the anchor itself."""
+    not_self = row["self"] != column["index"] if "self" in row and "index" in column else None
+    return both(meet(row["labels"], column["labels"]), column.get("where"), not_self)
+
+
 def both(*masks):
     """The conjunction of masks of which some may be None (all)."""
     masks = [mask for mask in masks if mask is not None]
@@ -133,6 +184,37 @@ def _equal(a, b):
 
 def _padding(ids):
     return np.array(-1).astype(ids.dtype)  # the largest number of an unsigned dtype
+
+
+# Results of several sets of keys, of several devices.
+
+
+def over(sources, queries, terms, rows, how, params=None):
+    """The reductions over each of several sets of keys, a list."""
+    return [
+        pairwise.reduce(queries, keys, terms, rows=rows, columns=columns, params=params, axis_name=axis, **how) for keys, columns, axis in sources
+    ]
+
+
+def join(one, other):
+    """The sums over two sets together, and the log-sum-exps, whose names end in "lse"; a set that is empty (-inf) adds nothing."""
+    return {name: _log_add(one[name], value) if name.endswith("lse") else one[name] + value for name, value in other.items()}
+
+
+def _log_add(x, y):
+    pair = jnp.stack([x, y], axis=-1)
+    return log_sum_exp(pair, pair != -jnp.inf)
+
+
+def total(x, axis_name, axis=None):
+    """The sum over the axis (all by default) and over devices."""
+    summed = jnp.sum(x, axis=axis)
+    return summed if axis_name is None else lax.psum(vary(summed, {axis_name}), axis_name)
+
+
+def valid(batch, where, axis_name):
+    """How many rows of all devices are valid."""
+    return total(jnp.ones(batch, jnp.float32) if where is None else jnp.asarray(where, jnp.float32), axis_name)
 
 
 # Pairs that stand side by side.

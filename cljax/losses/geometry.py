@@ -40,6 +40,35 @@ def alignment(
     return safe_norm(a - b) ** power
 
 
+def negative_cosine(
+    predictions: Float[ArrayLike, "*batch D"], targets: Float[ArrayLike, "*batch D"], *, stop_gradient: bool = True
+) -> Float[Array, "*batch"]:
+    r"""The prediction of a target embedding up to its length, $-\cos(p, z)$; no gradient goes to the target.
+
+    SimSiam's loss is half of each direction, `losses.mean((negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2)`; BYOL's squared distance of unit
+    vectors is 2 plus twice this, the cosine distance 1 plus this.
+
+    Args:
+      predictions: `[..., D]`.
+      targets: `[..., D]`.
+      stop_gradient: whether the targets are constants; without that (or targets from an average of the parameters) all embeddings may fall together.
+
+    Returns:
+      float32 `[...]`, from -1 to 1; 0 with zero gradient where a vector is zero.
+
+    Raises:
+      TypeError: an argument of a wrong kind or dtype.
+      ValueError: shapes that disagree.
+
+    Reference: Chen & He, "Exploring Simple Siamese Representation Learning" (SimSiam), CVPR 2021, equations 1 and 3; Grill et al., "Bootstrap Your
+    Own Latent" (BYOL), NeurIPS 2020, equation 2.
+    """
+    check.arrays(predictions=(predictions, "... D"), targets=(targets, "... D"))
+    if jnp.shape(targets) != jnp.shape(predictions):
+        raise ValueError(f"targets must have the shape of predictions, {list(jnp.shape(predictions))}, got {list(jnp.shape(targets))}")
+    return -_pairs.aligned(predictions, lax.stop_gradient(targets) if stop_gradient else targets, "cosine")
+
+
 def uniformity(
     embeddings: Float[ArrayLike, "B D"],
     *,
@@ -86,7 +115,7 @@ def uniformity(
 
     how = dict(similarity="sqeuclidean", axis_name=axis_name, collective=collective, block_size=block_size, implementation=implementation)
     found = pairwise.reduce(_placed(_pairs.drop(where, embeddings), similarity), None, terms, rows=rows, params=_pairs.float_array(t), **how)
-    count = _total(_pairs.drop(where, found["count"]), axis_name)
+    count = _pairs.total(_pairs.drop(where, found["count"]), axis_name)
     return jnp.where(count == 0, 0, _log_total(_pairs.drop(where, found["lse"], -jnp.inf), axis_name) - jnp.log(jnp.maximum(count, 1)))
 
 
@@ -95,17 +124,11 @@ def _placed(x, similarity):
     return safe_normalize(x) if similarity == "cosine" else _pairs.float_array(x)
 
 
-def _total(x, axis_name):
-    """The sum over rows and devices."""
-    total = jnp.sum(x)
-    return total if axis_name is None else lax.psum(vary(total, {axis_name}), axis_name)
-
-
 def _log_total(x, axis_name):
     """The log-sum-exp over rows and devices; 0, with zero gradient, where all are -inf."""
     highest = lax.stop_gradient(jnp.max(x))
     if axis_name is not None:
         highest = lax.pmax(vary(highest, {axis_name}), axis_name)
     highest = jnp.where(jnp.isfinite(highest), highest, 0)
-    total = _total(jnp.exp(x - highest), axis_name)
+    total = _pairs.total(jnp.exp(x - highest), axis_name)
     return jnp.log(jnp.where(total == 0, 1, total)) + highest

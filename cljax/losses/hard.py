@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Integer
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 from cljax import pairwise
 from cljax.core import check
@@ -22,6 +22,7 @@ def hard_contrastive(
     ids: Ids = None,
     key_ids: Ids = None,
     negative_ids: Integer[ArrayLike, "M ..."] | None = None,
+    negative_where: Bool[ArrayLike, " M"] | None = None,
     negatives_axis_name: str | None = None,
     where: Where = None,
     similarity: Similarity = "cosine",
@@ -37,7 +38,7 @@ def hard_contrastive(
     Which negatives are kept has no gradient; it goes through the similarities of those kept.
 
     Args:
-      queries, keys, temperature, negatives, in_batch, ids, key_ids, negative_ids, negatives_axis_name, where: as in `info_nce`.
+      queries, keys, temperature, negatives, in_batch, ids, key_ids, negative_ids, negative_where, negatives_axis_name, where: as in `info_nce`.
       k: how many negatives an anchor keeps, from all sets together; fewer where ids and `where` leave fewer.
       similarity, axis_name, collective, block_size, implementation: as in `pairwise.top_k`.
 
@@ -51,8 +52,8 @@ def hard_contrastive(
     Reference: Wang & Liu, "Understanding the Behaviour of Contrastive Loss", CVPR 2021, equations 8 and 9, with a fixed k for the quantile.
     """
     how = dict(similarity=similarity, collective=collective, block_size=block_size, implementation=implementation)
-    sides = dict(ids=ids, key_ids=key_ids, negative_ids=negative_ids, negatives_axis_name=negatives_axis_name, where=where, axis_name=axis_name)
-    queries, keys, index, ids, sources = _pairs.sources(queries, keys, negatives, in_batch=in_batch, **sides)
+    sides = dict(ids=ids, key_ids=key_ids, negative_ids=negative_ids, negative_where=negative_where, negatives_axis_name=negatives_axis_name)
+    queries, keys, index, ids, sources = _pairs.sources(queries, keys, negatives, in_batch=in_batch, where=where, axis_name=axis_name, **sides)
     scale = _pairs.scale(temperature, len(index), where)
     scores, found = _hardest(queries, _pairs.present(self=index, ids=ids), sources, k, how)
     own = _pairs.aligned(queries, keys, similarity) * scale
@@ -71,6 +72,7 @@ def simple_contrastive(
     ids: Ids = None,
     key_ids: Ids = None,
     negative_ids: Integer[ArrayLike, "M ..."] | None = None,
+    negative_where: Bool[ArrayLike, " M"] | None = None,
     negatives_axis_name: str | None = None,
     where: Where = None,
     similarity: Similarity = "cosine",
@@ -84,7 +86,7 @@ def simple_contrastive(
     $$-s_{ii} + \text{weight} \cdot \operatorname{mean}_j s_{ij}$$
 
     Args:
-      queries, keys, negatives, in_batch, ids, key_ids, negative_ids, negatives_axis_name, where: as in `info_nce`.
+      queries, keys, negatives, in_batch, ids, key_ids, negative_ids, negative_where, negatives_axis_name, where: as in `info_nce`.
       k: how many negatives an anchor keeps, the most similar ones; by default all.
       weight: of the negatives.
       similarity, axis_name, collective, block_size, implementation: as in `pairwise.reduce`.
@@ -100,8 +102,8 @@ def simple_contrastive(
     """
     check.arrays(weight=(weight, "", "number"))
     how = dict(similarity=similarity, collective=collective, block_size=block_size, implementation=implementation)
-    sides = dict(ids=ids, key_ids=key_ids, negative_ids=negative_ids, negatives_axis_name=negatives_axis_name, where=where, axis_name=axis_name)
-    queries, keys, index, ids, sources = _pairs.sources(queries, keys, negatives, in_batch=in_batch, **sides)
+    sides = dict(ids=ids, key_ids=key_ids, negative_ids=negative_ids, negative_where=negative_where, negatives_axis_name=negatives_axis_name)
+    queries, keys, index, ids, sources = _pairs.sources(queries, keys, negatives, in_batch=in_batch, where=where, axis_name=axis_name, **sides)
     rows = _pairs.present(self=index, ids=ids)
 
     def terms(scores, row, column, _):
@@ -109,8 +111,7 @@ def simple_contrastive(
         return Sum(scores, kept), Sum(1.0, kept)
 
     if k is None:
-        found = [pairwise.reduce(queries, other, terms, rows=rows, columns=columns, axis_name=axis, **how) for other, columns, axis in sources]
-        total, count = (sum(part) for part in zip(*found, strict=True))
+        total, count = (sum(part) for part in zip(*_pairs.over(sources, queries, terms, rows, how), strict=True))
     else:
         scores, found = _hardest(queries, rows, sources, k, how)
         total, count = jnp.sum(scores, axis=1), jnp.sum(found, axis=1)

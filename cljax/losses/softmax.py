@@ -3,7 +3,7 @@
 import functools
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Integer
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 from cljax import pairwise
 from cljax.core import check
@@ -22,6 +22,7 @@ def info_nce(
     ids: Ids = None,
     key_ids: Ids = None,
     negative_ids: Integer[ArrayLike, "M ..."] | None = None,
+    negative_where: Bool[ArrayLike, " M"] | None = None,
     negatives_axis_name: str | None = None,
     where: Where = None,
     label_smoothing: Scalar = 0.0,
@@ -53,6 +54,7 @@ def info_nce(
       ids: integers `[B]`, or sets `[B, R]` padded with -1: keys whose ids meet the query's are no candidates; the own key always is.
       key_ids: the ids of the keys; by default those of the queries.
       negative_ids: `[M]` or `[M, S]`, the ids of the negatives; by default all count.
+      negative_where: `[M]` booleans, the negatives that exist: a queue's slots that are not filled yet do not.
       negatives_axis_name: the mapped axis over which a bank of negatives is split: each device gives its M rows, all see all.
       where: `[B]` booleans, the valid rows: any other is no candidate, and its own value is 0.
       label_smoothing: $\epsilon$, from 0 to 1.
@@ -70,8 +72,8 @@ def info_nce(
     """
     smoothing = _smoothing(label_smoothing)
     how = dict(similarity=similarity, collective=collective, block_size=block_size, implementation=implementation)
-    sides = dict(ids=ids, key_ids=key_ids, negative_ids=negative_ids, negatives_axis_name=negatives_axis_name, where=where, axis_name=axis_name)
-    queries, keys, index, ids, sources = _pairs.sources(queries, keys, negatives, in_batch=in_batch, **sides)
+    sides = dict(ids=ids, key_ids=key_ids, negative_ids=negative_ids, negative_where=negative_where, negatives_axis_name=negatives_axis_name)
+    queries, keys, index, ids, sources = _pairs.sources(queries, keys, negatives, in_batch=in_batch, where=where, axis_name=axis_name, **sides)
     scale = _pairs.scale(temperature, len(index), where)
 
     def terms(scores, row, column, _):
@@ -80,11 +82,11 @@ def info_nce(
         return positive | _candidates(logits, _pairs.kept(row, column, own), smoothing)
 
     rows = _pairs.present(partner=index, ids=ids, scale=scale)
-    found = [pairwise.reduce(queries, k, terms, rows=rows, columns=columns, axis_name=axis, **how) for k, columns, axis in sources]
+    found = _pairs.over(sources, queries, terms, rows, how)
     if not in_batch:  # one number serves as positive and in the denominator, so that the loss cannot fall below 0
         positive = _pairs.aligned(queries, keys, similarity) * scale
         found.insert(0, {"positive": positive, "lse": positive, "sum": positive, "count": 1.0})
-    return _pairs.drop(where, _cross_entropy(found[0]["positive"], functools.reduce(_join, found), smoothing))
+    return _pairs.drop(where, _cross_entropy(found[0]["positive"], functools.reduce(_pairs.join, found), smoothing))
 
 
 def symmetric_info_nce(
@@ -181,19 +183,15 @@ def nt_xent(
 
     Reference: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations" (SimCLR), ICML 2020, equation 1.
     """
-    batch = check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B?", "bool"))["B"]
-    index = pairwise.index(2 * batch, axis_name)
-    example = dict(ids=_pairs.integers("ids", ids, batch), where=where, scale=_pairs.scale(temperature, batch, where))
-    views = {name: jnp.concatenate([leaf, leaf]) for name, leaf in _pairs.present(**example).items()}
-    rows = views | {"index": index, "self": index, "partner": jnp.roll(index, batch)}
+    views, rows = _pairs.two_views(a, b, temperature=temperature, ids=ids, where=where, axis_name=axis_name)
 
     def terms(scores, row, column, _):
         logits, own = scores * row["scale"], _pairs.own(row, column)
         return {"positive": Sum(logits, own)} | _candidates(logits, _pairs.kept(row, column, own))
 
     how = dict(similarity=similarity, axis_name=axis_name, collective=collective, block_size=block_size, implementation=implementation)
-    found = pairwise.reduce(jnp.concatenate([_pairs.drop(where, a), _pairs.drop(where, b)]), None, terms, rows=rows, **how)
-    return _pairs.drop(views.get("where"), _cross_entropy(found["positive"], found))
+    found = pairwise.reduce(views, None, terms, rows=rows, **how)
+    return _pairs.drop(rows.get("where"), _cross_entropy(found["positive"], found))
 
 
 def _smoothing(label_smoothing):
@@ -206,11 +204,6 @@ def _candidates(logits, kept, smoothing=None, axis=1):
     """What the cross-entropy needs of the candidates: the log of their sum of exponentials and, for smoothing, their sum and their number."""
     sums = {} if smoothing is None else {"sum": Sum(logits, kept, axis), "count": Sum(1.0, kept, axis)}
     return {"lse": LogSumExp(logits, kept, axis)} | sums
-
-
-def _join(one, other):
-    """The candidates of two sets together; one that is empty (-inf) adds nothing."""
-    return {name: (jnp.logaddexp if name == "lse" else jnp.add)(one[name], value) for name, value in other.items()}
 
 
 def _cross_entropy(positive, candidates, smoothing=None):

@@ -1,12 +1,12 @@
 """Softmax losses with several positives an anchor, named by labels."""
 
+import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Bool, Float, Integer
 
-from cljax import pairwise
 from cljax.core import check
 from cljax.losses import _pairs
 from cljax.losses._pairs import Collective, Ids, Implementation, Similarity, Temperature, Where
@@ -19,7 +19,13 @@ def sup_con(
     labels: Integer[ArrayLike, "B ..."],
     *,
     temperature: Temperature,
+    references: Float[ArrayLike, "M D"] | None = None,
+    reference_labels: Integer[ArrayLike, "M ..."] | None = None,
+    in_batch: bool = True,
     ids: Ids = None,
+    reference_ids: Integer[ArrayLike, "M ..."] | None = None,
+    reference_where: Bool[ArrayLike, " M"] | None = None,
+    references_axis_name: str | None = None,
     where: Where = None,
     similarity: Similarity = "cosine",
     axis_name: str | None = None,
@@ -31,10 +37,14 @@ def sup_con(
 
     $$-\frac{1}{|P_i|} \sum_{p \in P_i} \log \frac{\exp(s_{ip}/\tau)}{\sum_{j \ne i} \exp(s_{ij}/\tau)}$$
 
+    With `references`, such as a queue of past batches, j runs over them too, and those of its class are in $P_i$. `pytorch-metric-learning` averages
+    over the rows whose value is above 0; `losses.mean` over those with a positive.
+
     Args:
       embeddings: `[B, D]`; two views of a batch are concatenated, and so are their labels.
       labels: integers `[B]`, or sets `[B, R]` padded with -1: the positives $P_i$ are the other rows whose labels meet those of row i.
       temperature: divides the similarity; above 0, a scalar or `[B]`.
+      references, reference_labels, in_batch, reference_ids, reference_where, references_axis_name: further rows, as said in `cljax.losses`.
       ids: integers `[B]`, or sets `[B, R]` padded with -1: rows whose ids meet are never each other's negatives.
       where: `[B]` booleans, the valid rows: any other counts nowhere.
       similarity, axis_name, collective, block_size, implementation: as in `pairwise.reduce`.
@@ -48,12 +58,12 @@ def sup_con(
 
     Reference: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, equation 2 (the sum over positives outside the logarithm).
     """
-    batch = check.arrays(embeddings=(embeddings, "B D"), where=(where, "B?", "bool"))["B"]
-    index = pairwise.index(batch, axis_name)
-    names = dict(labels=_pairs.integers("labels", labels, batch), ids=_pairs.integers("ids", ids, batch))
-    rows = _pairs.present(index=index, self=index, where=where, scale=_pairs.scale(temperature, batch, where), **names)
-    how = dict(similarity=similarity, axis_name=axis_name, collective=collective, block_size=block_size, implementation=implementation)
-    return _multi_positive(_pairs.drop(where, embeddings), None, rows, None, "outside", how)
+    sides = dict(ids=ids, reference_ids=reference_ids, reference_where=reference_where, references_axis_name=references_axis_name)
+    sides |= dict(in_batch=in_batch, where=where, axis_name=axis_name)
+    embeddings, rows, sources = _pairs.labelled(embeddings, labels, references, reference_labels, **sides)
+    rows |= dict(scale=_pairs.scale(temperature, len(embeddings), where))
+    how = dict(similarity=similarity, collective=collective, block_size=block_size, implementation=implementation)
+    return _multi_positive(embeddings, rows, sources, "outside", how)
 
 
 def multi_positive_info_nce(
@@ -119,32 +129,28 @@ def multi_positive_info_nce(
     names = dict(labels=_pairs.integers("key_labels", key_labels, size), ids=_pairs.integers("key_ids", key_ids, size))
     rows = _pairs.present(labels=labels, ids=ids, where=where, scale=_pairs.scale(temperature, batch, where))
     columns = _pairs.present(where=key_where, **names)
-    how = dict(similarity=similarity, axis_name=axis_name, collective=collective, block_size=block_size, implementation=implementation)
-    return _multi_positive(_pairs.drop(where, queries), _pairs.drop(key_where, keys), rows, columns, combine, how)
+    how = dict(similarity=similarity, collective=collective, block_size=block_size, implementation=implementation)
+    return _multi_positive(_pairs.drop(where, queries), rows, [(_pairs.drop(key_where, keys), columns, axis_name)], combine, how)
 
 
-def _multi_positive(queries, keys, rows, columns, combine, how):
-    def positives(row, column):
-        not_self = row["self"] != column["index"] if "self" in row else None
-        return _pairs.both(_pairs.meet(row["labels"], column["labels"]), column.get("where"), not_self)
-
+def _multi_positive(queries, rows, sources, combine, how):
     def terms(scores, row, column, _):
-        logits, positive = scores * row["scale"], positives(row, column)
+        logits, positive = scores * row["scale"], _pairs.positives(row, column)
         kept, count = _pairs.kept(row, column, positive), {"count": Sum(1.0, positive)}
         if combine == "apart":
             return count | {"lse": LogSumExp(logits, _pairs.both(kept, ~positive))}
-        picked = Sum(logits, positive) if combine == "outside" else LogSumExp(logits, positive)
-        return count | {"lse": LogSumExp(logits, kept), "picked": picked}
+        picked = {"picked": Sum(logits, positive)} if combine == "outside" else {"picked_lse": LogSumExp(logits, positive)}
+        return count | picked | {"lse": LogSumExp(logits, kept)}
 
     def each_apart(scores, row, column, _):
-        return Sum(jax.nn.softplus(row["lse"] - scores * row["scale"]), positives(row, column))
+        return Sum(jax.nn.softplus(row["lse"] - scores * row["scale"]), _pairs.positives(row, column))
 
-    found = pairwise.reduce(queries, keys, terms, rows=rows, columns=columns, **how)
+    found = functools.reduce(_pairs.join, _pairs.over(sources, queries, terms, rows, how))
     count = jnp.maximum(found["count"], 1)
     if combine == "apart":
         lse = jnp.maximum(found["lse"], jnp.finfo(found["lse"].dtype).min)  # a query without negatives: terms must be finite
-        values = pairwise.reduce(queries, keys, each_apart, rows=rows | {"lse": lse}, columns=columns, **how) / count
+        values = sum(_pairs.over(sources, queries, each_apart, rows | {"lse": lse}, how)) / count
     else:
-        values = found["lse"] - (found["picked"] / count if combine == "outside" else found["picked"])
+        values = found["lse"] - (found["picked"] / count if combine == "outside" else found["picked_lse"])
     where = _pairs.both(found["count"] > 0, rows.get("where"))
     return Masked(jnp.where(where, values, 0), where)

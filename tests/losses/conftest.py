@@ -18,6 +18,21 @@ def grouped(a, b, d, t, axis):
     return losses.grouped_info_nce(a, b[:, None], lists, temperature=t, where=d["where"])
 
 
+def labelled(loss, a, d, axis, **options):
+    memory = dict(references=d["negatives"], reference_labels=d["negative_ids"])
+    return loss(a, d["labels"], ids=d["ids"], where=d["where"], distance="cosine", axis_name=axis, **memory, **options)
+
+
+def sorted_triplets(a, b, d, t, axis):
+    every, nearest = (labelled(losses.triplet_margin, a, d, axis, margin=t, mining=mining) for mining in ("all", "semi_hard"))
+    return losses.Masked(every.values + nearest.values, every.where)
+
+
+def redundancy(a, b, d, t, axis):
+    how = dict(where=d["where"], axis_name=axis)
+    return losses.barlow_twins(a, b, off_diagonal_weight=t, **how) + losses.variance(a, target=1 + t, **how) + losses.covariance(b, **how)
+
+
 # Every loss of one signature: two views, a dict of all else, a temperature (or what is learned in its place) and an axis name.
 LOSSES = {
     "info_nce": lambda a, b, d, t, axis: losses.info_nce(
@@ -51,8 +66,26 @@ LOSSES = {
         a, b, temperature=t, bias=-6 * t, ids=d["ids"], where=d["where"], axis_name=axis
     ),
     "grouped_info_nce": grouped,
+    "decoupled_info_nce": lambda a, b, d, t, axis: losses.decoupled_info_nce(a, b, temperature=t, ids=d["ids"], where=d["where"], axis_name=axis),
+    "hard_negative_info_nce": lambda a, b, d, t, axis: losses.hard_negative_info_nce(
+        a, b, temperature=t, positive_prior=0.1, concentration=0.5, ids=d["ids"], where=d["where"], axis_name=axis
+    ),
+    "triplet_margin, hard": lambda a, b, d, t, axis: labelled(losses.triplet_margin, a, d, axis, margin=t, mining="hard"),
+    "triplet_margin, all and semi-hard": sorted_triplets,
+    "pairwise_contrastive": lambda a, b, d, t, axis: labelled(losses.pairwise_contrastive, a, d, axis, negative_margin=1 + t),
+    "info_max": lambda a, b, d, t, axis: losses.info_max(a, where=d["where"], axis_name=axis),
+    "barlow_twins, variance, covariance": redundancy,
     "uniformity": lambda a, b, d, t, axis: losses.uniformity(a, t=1 / t, ids=d["ids"], where=d["where"], axis_name=axis),
 }
+
+
+# Those that see the length of an embedding.
+RAW = "info_max", "barlow_twins, variance, covariance"
+
+
+@pytest.fixture(scope="session")
+def raw():
+    return RAW
 
 
 @pytest.fixture(scope="session")

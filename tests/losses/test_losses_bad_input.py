@@ -20,6 +20,11 @@ PAIRWISE = {
     ),
     "hard_contrastive": lambda a=A, b=A, temperature=1.0, **o: losses.hard_contrastive(a, b, temperature=temperature, **({"k": 2} | o)),
     "sigmoid_contrastive": lambda a=A, b=A, temperature=1.0, **o: losses.sigmoid_contrastive(a, b, temperature=temperature, **({"bias": 0.0} | o)),
+    "decoupled_info_nce": lambda a=A, b=A, temperature=1.0, **o: losses.decoupled_info_nce(a, b, temperature=temperature, **o),
+    "debiased_info_nce": lambda a=A, b=A, temperature=1.0, **o: losses.debiased_info_nce(a, b, temperature=temperature, positive_prior=0.1, **o),
+    "hard_negative_info_nce": lambda a=A, b=A, temperature=1.0, **o: losses.hard_negative_info_nce(
+        a, b, temperature=temperature, positive_prior=0.1, concentration=1.0, **o
+    ),
 }
 TWO_SIDED = [name for name in PAIRWISE if name != "sup_con"]
 LISTS = np.ones((4, 2, 3), np.float32)
@@ -81,6 +86,8 @@ def test_negatives_and_their_ids(loss):
         (dict(in_batch=False), r"negatives must be given where in_batch=False, got None"),
         (dict(negatives=A[:, :2]), r"negatives must have shape \[M, D\] with D = 3 as in queries, got \[4, 2\]"),
         (dict(negative_ids=IDS, ids=IDS), r"negative_ids needs negatives, got negatives=None"),
+        (dict(negative_where=IDS > 0), r"negative_where needs negatives, got negatives=None"),
+        (dict(negatives=A, negative_where=np.ones(3, bool)), r"negative_where must have shape \[M\] with M = 4 as in negatives, got \[3\]"),
         (dict(negatives_axis_name="data"), r"negatives_axis_name needs negatives, got negatives=None"),
         (dict(negatives_axis_name="data", negatives=A), r"negatives_axis_name='data' is not mapped here"),
         (dict(negatives=A, negative_ids=IDS), r"negative_ids needs ids"),
@@ -90,6 +97,46 @@ def test_negatives_and_their_ids(loss):
     ):
         with pytest.raises(ValueError, match=message):
             loss(**options)
+
+
+OF_LABELS = {
+    "sup_con": lambda **o: losses.sup_con(A, IDS, temperature=1.0, **o),
+    "triplet_margin": lambda **o: losses.triplet_margin(A, IDS, **({"margin": 1.0} | o)),
+    "pairwise_contrastive": lambda **o: losses.pairwise_contrastive(A, IDS, **({"negative_margin": 1.0} | o)),
+}
+MEMORY = dict(references=A[:3], reference_labels=IDS[:3])
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("name", OF_LABELS)
+def test_references_and_what_belongs_to_them(name):
+    for options, message in (
+        (dict(in_batch=False), r"references must be given where in_batch=False, got None"),
+        (dict(reference_labels=IDS), r"reference_labels needs references, got references=None"),
+        (dict(reference_where=IDS > 0), r"reference_where needs references, got references=None"),
+        (dict(reference_ids=IDS, ids=IDS), r"reference_ids needs references, got references=None"),
+        (dict(references_axis_name="data"), r"references_axis_name needs references, got references=None"),
+        (MEMORY | dict(references_axis_name="data"), r"references_axis_name='data' is not mapped here"),
+        (MEMORY | dict(references=A[:3, :2]), r"references must have shape \[M, D\] with D = 3 as in embeddings, got \[3, 2\]"),
+        (MEMORY | dict(reference_labels=IDS), r"reference_labels must have shape \[3\].*got \[4\]"),
+        (MEMORY | dict(reference_where=IDS > 0), r"reference_where must have shape \[M\] with M = 3 as in references, got \[4\]"),
+        (MEMORY | dict(reference_ids=IDS[:3]), r"reference_ids needs ids"),
+        (MEMORY | dict(reference_ids=IDS, ids=IDS), r"reference_ids must have shape \[3\].*got \[4\]"),
+        (dict(where=np.ones(3, bool)), r"where must have shape \[B\].*got \[3\]"),
+        (dict(block_size=0), r"block_size must be at least 1, got 0"),
+        (dict(implementation="fast"), r"implementation must be one of .*got 'fast'"),
+        (dict(collective="scatter"), r"collective must be one of .*got 'scatter'"),
+        (dict(axis_name="data"), r"axis_name='data' is not mapped here"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            OF_LABELS[name](**options)
+    for options, message in (
+        (MEMORY | dict(reference_labels=None), r"reference_labels must be an array, got None"),
+        (MEMORY | dict(reference_where=IDS[:3]), r"reference_where must have dtype bool, got int"),
+        (dict(where=IDS), r"where must have dtype bool, got int"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            OF_LABELS[name](**options)
 
 
 @pytest.mark.errors
@@ -107,6 +154,50 @@ def test_options_of_one_loss():
         (lambda: losses.simple_contrastive(A, A, k=1.0), TypeError, r"k must be an integer, got 1.0"),
         (lambda: losses.simple_contrastive(A, A, weight=IDS), ValueError, r"weight must have shape \[\]"),
         (lambda: losses.sigmoid_contrastive(A, A, temperature=1.0, bias=A), ValueError, r"bias must have shape \[\], got \[4, 3\]"),
+        (lambda: losses.triplet_margin(A, IDS, margin=-1.0), ValueError, r"margin must be at least 0, got -1.0"),
+        (lambda: losses.triplet_margin(A, IDS, margin=A), ValueError, r"margin must have shape \[\], got \[4, 3\]"),
+        (lambda: losses.triplet_margin(A, IDS, margin="wide"), TypeError, r"margin must be a number, got 'wide'"),
+        (lambda: losses.triplet_margin(A, IDS, margin=1.0, mining="semihard"), ValueError, r"mining must be one of .*did you mean 'semi_hard'"),
+        (lambda: losses.triplet_margin(A, IDS, margin=1.0, distance="dot"), ValueError, r"distance must be one of 'euclidean', .*got 'dot'"),
+        (lambda: losses.triplet_margin(A, IDS[:3], margin=1.0), ValueError, r"labels must have shape \[4\].*got \[3\]"),
+        (lambda: losses.pairwise_contrastive(A, IDS, negative_margin=-1.0), ValueError, r"negative_margin must be at least 0, got -1.0"),
+        (
+            lambda: losses.pairwise_contrastive(A, IDS, negative_margin=1.0, positive_margin=-1.0),
+            ValueError,
+            r"positive_margin must be at least 0, got -1.0",
+        ),
+        (lambda: losses.pairwise_contrastive(A, IDS, negative_margin=1.0, distance="l2"), ValueError, r"distance must be one of .*got 'l2'"),
+        (lambda: losses.debiased_info_nce(A, A, temperature=1.0, positive_prior=-0.1), ValueError, r"positive_prior must be at least 0, got -0.1"),
+        (
+            lambda: losses.debiased_info_nce(A, A, temperature=1.0, positive_prior=1.0),
+            ValueError,
+            r"1 - positive_prior must be greater than 0, got 0.0",
+        ),
+        (
+            lambda: losses.hard_negative_info_nce(A, A, temperature=1.0, positive_prior=0.1, concentration=-1.0),
+            ValueError,
+            r"concentration must be at least 0, got -1.0",
+        ),
+        (
+            lambda: losses.decoupled_info_nce(A, A, temperature=1.0, positive_weights=A[0]),
+            ValueError,
+            r"positive_weights must have shape \[B\] with B = 4 as in a, got \[3\]",
+        ),
+        (lambda: losses.negative_cosine(A, A[:3]), ValueError, r"targets must have the shape of predictions, \[4, 3\], got \[3, 3\]"),
+        (lambda: losses.negative_cosine(A, None), TypeError, r"targets must be an array, got None"),
+        (lambda: losses.entropy(A, where=IDS > 0), ValueError, r"where must have shape \[..., K\] with K = 3 as in logits, got \[4\]"),
+        (lambda: losses.entropy(A, where=A[:2] > 0), ValueError, r"where must have the shape of logits, \[4, 3\], got \[2, 3\]"),
+        (lambda: losses.entropy(IDS), TypeError, r"logits must have dtype float, got int32"),
+        (lambda: losses.info_max(A[0]), ValueError, r"logits must have shape \[B, K\], got \[3\]"),
+        (lambda: losses.info_max(A, axis_name="data"), ValueError, r"axis_name='data' is not mapped here"),
+        (lambda: losses.barlow_twins(A, A[:3]), ValueError, r"b must have shape \[B, D\] with B = 4 as in a, got \[3, 3\]"),
+        (lambda: losses.barlow_twins(A, A, epsilon=0.0), ValueError, r"epsilon must be greater than 0, got 0.0"),
+        (lambda: losses.barlow_twins(A, A, off_diagonal_weight=A), ValueError, r"off_diagonal_weight must have shape \[\], got \[4, 3\]"),
+        (lambda: losses.variance(A, epsilon=0.0), ValueError, r"epsilon must be greater than 0, got 0.0"),
+        (lambda: losses.variance(A, target="one"), TypeError, r"target must be an array, got 'one'"),
+        (lambda: losses.variance(A, axis_name="data"), ValueError, r"axis_name='data' is not mapped here"),
+        (lambda: losses.covariance(A, where=np.ones(3, bool)), ValueError, r"where must have shape \[B\] with B = 4 as in features, got \[3\]"),
+        (lambda: losses.covariance(A[0]), ValueError, r"features must have shape \[B, D\], got \[3\]"),
         (lambda: losses.sup_con(A, IDS[:3], temperature=1.0), ValueError, r"labels must have shape \[4\].*got \[3\]"),
         (lambda: losses.sup_con(A, None, temperature=1.0), TypeError, r"labels must be an array, got None"),
         (lambda: losses.soft_cross_entropy(A, None), TypeError, r"teacher must be an array, got None"),

@@ -68,18 +68,18 @@ def test_nothing_valid_gives_zeros(every):
         assert not any(np.any(g) for g in gradients), name
 
 
-def test_zero_vectors_have_finite_values_and_no_gradient(every):
+def test_zero_vectors_have_finite_values_and_no_gradient(every, raw):
     a, b, c = A.copy(), BB.copy(), C.copy()
     a[0], b[0], b[3], c[1] = 0, 0, 0, 0
     for name, (values, gradients) in jax.device_get(every(a, b, c, np.float32(0.005), OPTIONS)).items():
         assert np.isfinite(values).all() and all(np.isfinite(g).all() for g in gradients), name
-        assert not gradients[0][0].any() and not gradients[1][3].any() and not gradients[2][1].any(), name
+        assert name in raw or not (gradients[0][0].any() or gradients[1][3].any() or gradients[2][1].any()), name
 
 
 def test_values_do_not_fall_below_zero_at_low_temperature(every):
     x = np.eye(B, D, dtype=np.float32) + 1e-3 * A
     found = jax.device_get(every(x, x * 3, C, np.float32(0.005), OPTIONS))
-    for name in set(found) - {"simple_contrastive", "uniformity"}:
+    for name in set(found) - {"simple_contrastive", "uniformity", "decoupled_info_nce", "info_max"}:
         assert found[name][0].min() >= -2e-5, name
     for name in ("negatives alone", "hard_contrastive", "grouped_info_nce", "positives apart"):
         assert found[name][0].min() >= 0, name
@@ -87,6 +87,7 @@ def test_values_do_not_fall_below_zero_at_low_temperature(every):
 
 def test_one_row_has_nothing_to_tell_apart(every_loss):
     names = "symmetric_info_nce", "nt_xent", "sup_con", "positives outside", "positives apart", "uniformity"
+    names += "decoupled_info_nce", "hard_negative_info_nce"
     options = dict(where=None, ids=None, labels=np.zeros(1, int))
 
     def total(a, b, name):

@@ -19,6 +19,10 @@ NEGATIVE_IDS = np.array([2**31 - 1, 9, 3, 1])
 SETS = np.array([[1, -1, -1], [2, 3, -1], [3, -1, -1], [4, 5, 6], [7, -1, -1], [6, 8, 1], [9, -1, -1]])
 LABEL_SETS = np.array([[0, 3], [1, -1], [0, -1], [2, 1], [1, -1], [0, 2], [5, -1]])
 KEY_LABELS = np.array([0, 0, 1, 2, 1, 3, 0, 4, 2])
+REFERENCE_LABELS = np.array([0, 1, 5, 2])
+REFERENCE_IDS = np.array([3, 9, 2**31 - 1, 3])
+REFERENCE_WHERE = np.array([True, True, False, True])
+CLASS_WHERE = np.arange(B * D).reshape(B, D) % 4 != 1
 TEACHER = np.random.default_rng(7).normal(size=(B, D))
 
 
@@ -156,6 +160,86 @@ def uniformity(x, kind, ids=None, where=True):
     return np.log(np.exp(x["t"] * similarity(z, z, "sqeuclidean"))[kept].mean())[None]
 
 
+def corrected(x, prior=None, concentration=0.0, ids=None, where=None):
+    """Decoupled without a prior; else the released code's estimator of the negatives' sum, whose floor is taken off in float64."""
+    z, other = np.concatenate([x["a"], x["b"]]), np.roll(np.eye(2 * B, dtype=bool), B, axis=1)
+    where = np.tile(np.ones(B, bool) if where is None else where, 2)
+    negative = where & ~np.eye(2 * B, dtype=bool) & ~other & (True if ids is None else ~meets(np.tile(ids, 2), np.tile(ids, 2)))
+    temperature = column(np.tile(x["temperature"], 2) if np.ndim(x["temperature"]) else x["temperature"])
+    logits, n = similarity(z, z) / temperature, negative.sum(axis=1)
+    positive = np.where(other, logits, 0).sum(axis=1)
+    if prior is None:
+        return np.where(where & (n > 0), lse(logits, negative) - np.tile(x["w2"], 2) * positive, 0)
+    s, p = np.where(negative, np.exp(logits), 0), np.exp(positive)
+    weights = np.where(negative, np.exp(concentration * logits), 0)
+    total = n * (weights * s).sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-300)
+    total = np.maximum((total - prior * n * p) / (1 - prior), n * np.exp(-1 / np.ravel(temperature)))
+    return np.where(where & (n > 0), np.log1p(total / p), 0)
+
+
+def labelled(x, kind):
+    """Distances of the anchors from the batch and the references, which are positives, which are negatives."""
+    keys, valid = np.concatenate([x["a"], x["c"]]), np.concatenate([WHERE, REFERENCE_WHERE])
+    same, twin = (np.hstack([meets(own, own), meets(own, of)]) for own, of in ((LABEL_SETS, REFERENCE_LABELS), (IDS, REFERENCE_IDS)))
+    others = valid & np.hstack([~EYE, np.ones((B, M), bool)])
+    scores = similarity(x["a"], keys, "cosine" if kind == "cosine" else "sqeuclidean")
+    return {"cosine": 1 - scores, "sqeuclidean": -scores, "euclidean": np.sqrt(-np.minimum(scores, 0))}[kind], same & others, ~same & ~twin & others
+
+
+def triplet_margin(x, mining, kind="euclidean"):
+    distances, positive, negative = labelled(x, kind)
+    values = np.zeros(B)
+    for i in np.flatnonzero(WHERE & positive.any(axis=1) & negative.any(axis=1)):
+        d, p, n = distances[i], np.flatnonzero(positive[i]), np.flatnonzero(negative[i])
+        if mining == "hard":
+            triplets = [(d[p].max(), d[n].min())]
+        elif mining == "semi_hard":
+            triplets = [(far, d[n][d[n] > far].min()) for far in d[p] if (d[n] > far).any()]
+        else:
+            triplets = [(far, near) for far in d[p] for near in d[n]]
+        hinges = np.array([x["margin"] + far - near for far, near in triplets])
+        values[i] = hinges[hinges > 0].mean() if (hinges > 0).any() else 0
+    return values
+
+
+def pairwise_contrastive(x, kind="euclidean"):
+    distances, positive, negative = labelled(x, kind)
+    pull, push = np.maximum(distances - x["margin"], 0) ** 2 / 2, np.maximum(x["t"] - distances, 0) ** 2 / 2
+    means = [np.where(of, each, 0).sum(axis=1) / np.maximum(of.sum(axis=1), 1) for each, of in ((pull, positive), (push, negative))]
+    return np.where(WHERE, sum(means), 0)
+
+
+def sup_con_of_memory(x):
+    _, positive, negative = labelled(x, "cosine")
+    return several(similarity(x["a"], np.concatenate([x["a"], x["c"]])), positive, positive | negative, x["temperature"], "outside", WHERE)
+
+
+def entropy(logits, where=True):
+    p = np.where(where, np.exp(logits), 0)
+    p /= p.sum(axis=-1, keepdims=True)
+    return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=-1)
+
+
+def info_max(x):
+    p = np.exp(x["a"][WHERE])
+    average = (p / p.sum(axis=1, keepdims=True)).mean(axis=0)
+    return (entropy(x["a"][WHERE]).mean() + (average * np.log(average)).sum())[None]
+
+
+def barlow_twins(x):
+    a, b = ((z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + 1e-5) for z in (x["a"][WHERE], x["b"][WHERE]))
+    c = a.T @ b / WHERE.sum()
+    return (((np.diag(c) - 1) ** 2).sum() + x["weight"] * (c[~np.eye(D, dtype=bool)] ** 2).sum())[None]
+
+
+def variance(x):
+    return np.maximum(x["weight"] - np.sqrt(x["a"][WHERE].var(axis=0, ddof=1) + 1e-4), 0).mean()[None]
+
+
+def covariance(x):
+    return (np.cov(x["a"][WHERE].T)[~np.eye(D, dtype=bool)] ** 2).sum()[None] / D
+
+
 def soft_cross_entropy(x):
     log_p = x["a"] / x["temperature"] - lse(x["a"] / x["temperature"], True)[:, None]
     return -(np.exp(TEACHER - lse(TEACHER, True)[:, None]) * log_p).sum(axis=1)
@@ -185,6 +269,22 @@ def with_negatives(function, **static):
         return function(x["a"], x["b"], negatives=x["c"], **options, **static, **how)
 
     return values
+
+
+def of_labels(function, *names, **static):
+    """The loss of a loss of labels; `names` are those of its further arguments."""
+
+    def values(x, **how):
+        options = {argument: x[name] for argument, name in names}
+        memory = dict(references=x["c"], reference_labels=REFERENCE_LABELS, reference_ids=REFERENCE_IDS, reference_where=REFERENCE_WHERE)
+        return function(x["a"], LABEL_SETS, ids=IDS, where=WHERE, **memory, **options, **static, **how).values
+
+    return values
+
+
+def decoupled(x, **how):
+    options = dict(temperature=x["temperature"], positive_weights=x["w2"], ids=IDS, where=WHERE)
+    return losses.decoupled_info_nce(x["a"], x["b"], **options, **how)
 
 
 ALL_IDS = dict(ids=IDS, key_ids=KEY_IDS, negative_ids=NEGATIVE_IDS, where=WHERE)
@@ -233,6 +333,38 @@ CASES = {
         functools.partial(sigmoid, ids=IDS, where=WHERE),
         "a b temperature bias",
     ),
+    "sup_con of a memory, many": (of_labels(losses.sup_con, ("temperature", "temperature")), sup_con_of_memory, "a c temperature"),
+    "decoupled_info_nce, everything, many": (decoupled, functools.partial(corrected, ids=IDS, where=WHERE), "a b temperature w2"),
+    "debiased_info_nce, everything": (
+        ours(losses.debiased_info_nce, "a", "b", positive_prior=0.2, ids=IDS, where=WHERE),
+        functools.partial(corrected, prior=0.2, ids=IDS, where=WHERE),
+        "a b temperature",
+    ),
+    "hard_negative_info_nce, many": (
+        ours(losses.hard_negative_info_nce, "a", "b", positive_prior=0.05, concentration=0.5),
+        functools.partial(corrected, prior=0.05, concentration=0.5),
+        "a b temperature",
+    ),
+    "triplet_margin, all": (
+        of_labels(losses.triplet_margin, ("margin", "margin")),
+        functools.partial(triplet_margin, mining="all"),
+        "a c margin",
+    ),
+    "triplet_margin, semi-hard": (
+        of_labels(losses.triplet_margin, ("margin", "margin"), mining="semi_hard", distance="sqeuclidean"),
+        functools.partial(triplet_margin, mining="semi_hard", kind="sqeuclidean"),
+        "a c margin",
+    ),
+    "triplet_margin, hard": (
+        of_labels(losses.triplet_margin, ("margin", "margin"), mining="hard"),
+        functools.partial(triplet_margin, mining="hard"),
+        "a c margin",
+    ),
+    "pairwise_contrastive": (
+        of_labels(losses.pairwise_contrastive, ("positive_margin", "margin"), ("negative_margin", "t")),
+        pairwise_contrastive,
+        "a c margin t",
+    ),
     "uniformity": (
         ours(losses.uniformity, "a", ids=IDS, where=WHERE, scalar=True),
         functools.partial(uniformity, kind="cosine", ids=IDS, where=WHERE),
@@ -273,9 +405,28 @@ SIDE_BY_SIDE = {
     ),
 }
 
+SIDE_BY_SIDE |= {
+    "negative_cosine": (
+        lambda x: losses.negative_cosine(x["a"], x["b"], stop_gradient=False),
+        lambda x: -np.diag(similarity(x["a"], x["b"])),
+        "a b",
+    ),
+    "entropy": (lambda x: losses.entropy(x["a"], where=CLASS_WHERE), lambda x: entropy(x["a"], CLASS_WHERE), "a"),
+    "info_max": (lambda x: losses.info_max(x["a"], where=WHERE)[None], info_max, "a"),
+    "barlow_twins": (
+        lambda x: losses.barlow_twins(x["a"], x["b"], off_diagonal_weight=x["weight"], where=WHERE)[None],
+        barlow_twins,
+        "a b weight",
+    ),
+    "variance": (lambda x: losses.variance(x["a"], target=x["weight"], where=WHERE)[None], variance, "a weight"),
+    "covariance": (lambda x: losses.covariance(x["a"], where=WHERE)[None], covariance, "a"),
+}
+
 RAW = "symmetric_info_nce, everything, many", "nt_xent, everything, many", "uniformity of raw embeddings"
+RAW += "triplet_margin, all", "triplet_margin, semi-hard", "triplet_margin, hard", "pairwise_contrastive"
 SHAPES = dict(a=(B, D), b=(B, D), c=(M, D), k=(N, D), positives=(B, 3, D), negatives=(B, 4, D))
-VALUES = dict(weight=0.7, bias=-1.5, t=1.3, w=np.array([0.5, 2.0, 1.0]), v=np.random.default_rng(5).uniform(0.2, 2, (B, 4)))
+VALUES = dict(weight=0.7, bias=-1.5, t=1.3, margin=0.4, w=np.array([0.5, 2.0, 1.0]), v=np.random.default_rng(5).uniform(0.2, 2, (B, 4)))
+VALUES |= dict(w2=np.linspace(0.5, 1.5, B))
 
 
 def data(name, names, temperature, zeros):
@@ -283,7 +434,8 @@ def data(name, names, temperature, zeros):
     x = {key: 0.35 * rng.normal(size=shape) for key, shape in SHAPES.items()}
     x |= VALUES | {"temperature": temperature * (rng.uniform(0.6, 1.5, B) if "many" in name else 1.0)}
     if zeros:
-        x["a"][1], x["b"][4], x["c"][0], x["k"][5] = 0, 0, 0, 0
+        x["a"][1], x["b"][4], x["k"][5] = 0, 0, 0
+        x["c"][0] *= "semi-hard" in name  # where a positive and a negative are equally far, it has no derivative
     return {key: np.float32(x[key]) for key in names.split()}
 
 
