@@ -41,8 +41,8 @@ def permutation(key, size, positions):
     def once(value):
         def round(number, halves):
             left, right = halves
-            left = (left + _mix(right ^ keys[number, 0]) % a) % a
-            return left, (right + _mix(left ^ keys[number, 1]) % b) % b
+            left = (left + mixed(right ^ keys[number, 0]) % a) % a
+            return left, (right + mixed(left ^ keys[number, 1]) % b) % b
 
         left, right = lax.fori_loop(0, _ROUNDS, round, (value % a, value // a))
         return right * a + left
@@ -92,7 +92,7 @@ def _divmod(t, batch, size):
     return quotient, rest
 
 
-def _mix(x):
+def mixed(x):
     """A 32-bit finaliser (MurmurHash3): every input bit changes every output bit with probability near a half."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)

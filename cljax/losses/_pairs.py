@@ -10,6 +10,7 @@ from jaxtyping import ArrayLike, Bool, Float, Integer
 
 from cljax import pairwise
 from cljax.core import check, vary
+from cljax.core.ids import integers, meet
 from cljax.pairwise.similarity import SIMILARITIES
 
 Scalar = float | int | Float[ArrayLike, ""]
@@ -36,16 +37,6 @@ def scale(temperature, batch, where=None):
 def float_array(x):
     """An array of float32 at least."""
     return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
-
-
-def integers(name, value, size):
-    """Ids or labels as an array: `[size]` integers or `[size, R]` sets padded with -1; ids that are None stay None."""
-    if value is None and name.endswith("ids"):
-        return None
-    check.arrays(**{name: (value, f"{size}" if np.ndim(value) == 1 else f"{size} R", "int")})
-    if isinstance(value, np.ndarray) and value.size and not jax.config.jax_enable_x64 and int(value.max()) - int(value.min()) >= 2**32:
-        raise ValueError(f"{name} must fit into 32 bits, got values from {value.min()} to {value.max()}: number them, or enable jax_enable_x64")
-    return jnp.asarray(value)
 
 
 def drop(where, x, filler=0):
@@ -167,23 +158,6 @@ def both(*masks):
     """The conjunction of masks of which some may be None (all)."""
     masks = [mask for mask in masks if mask is not None]
     return None if not masks else masks[0] if len(masks) == 1 else masks[0] & both(*masks[1:])
-
-
-def meet(a, b):
-    """Whether two integers are equal, or two sets share a member: leaves `[b, 1]` or `[b, 1, R]` against `[1, n]` or `[1, n, S]`."""
-    if a.ndim == b.ndim == 2:
-        return _equal(a, b)
-    a, b = a[..., None, None] if a.ndim == 2 else a[..., :, None], b[..., None, None] if b.ndim == 2 else b[..., None, :]
-    return jnp.any(_equal(a, b) & (a != _padding(a)) & (b != _padding(b)), axis=(-2, -1))
-
-
-def _equal(a, b):
-    # Where two dtypes have no common one (int32 and uint32 without 64 bits), promotion wraps: equal bits of unequal sign are not equal.
-    return a == b if a.dtype == b.dtype else (a == b) & ((a < 0) == (b < 0))
-
-
-def _padding(ids):
-    return np.array(-1).astype(ids.dtype)  # the largest number of an unsigned dtype
 
 
 # Results of several sets of keys, of several devices.

@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 
 from cljax import pairwise
-from cljax.core import check, vary, varying_axes
-from cljax.core.permutation import _mix
+from cljax.core import check, mixed, vary, varying_axes
+from cljax.core.ids import integers, meet
 from cljax.pairwise import Max, Sum
 
 
@@ -47,7 +47,7 @@ def pool(queries, keys, k, *, positives, ids, key_ids, rows=None, columns=None, 
         raise ValueError("key_ids needs ids (of the queries), got ids=None")
     if ids is not None and key_ids is None and batch != local:
         raise ValueError(f"key_ids must be given where there are not as many keys as queries, got {local} keys and {batch} queries")
-    ids, key_ids = _ids("ids", ids, batch), _ids("key_ids", ids if key_ids is None else key_ids, local)
+    ids, key_ids = integers("ids", ids, batch), integers("key_ids", ids if key_ids is None else key_ids, local)
     row = dict(positives=_positives(positives, batch, total), ids=ids, example=pairwise.index(batch, axis_name) if index is None else index)
     column = dict(index=pairwise.index(local, axis_name), ids=key_ids)
     row, column = ({name: leaf for name, leaf in leaves.items() if leaf is not None} for leaves in (row, column))
@@ -64,7 +64,7 @@ def forbidden(pool, row, column):
     if "positives" in row:
         found |= jnp.any(row["positives"] == column["index"][..., None], axis=-1)
     if "ids" in row:
-        found |= _meet(row["ids"], column["ids"])
+        found |= meet(row["ids"], column["ids"])
     return found if pool.where is None else found | ~pool.where(row["user"], column["user"])
 
 
@@ -127,7 +127,7 @@ def best(pool, rows, k, value, fits, taken=None):
 
 def gumbel(words, column):
     """A standard Gumbel number for each pair of an example and a key: it hangs on the example's words `[..., 2]` and the index of the key alone."""
-    bits = _mix(_mix(column.astype(jnp.uint32) ^ words[..., 0]) + words[..., 1])
+    bits = mixed(mixed(column.astype(jnp.uint32) ^ words[..., 0]) + words[..., 1])
     share = jnp.minimum((bits.astype(jnp.float32) + 0.5) * 2.0**-32, 1 - 2.0**-24)
     return -jnp.log(-jnp.log1p(-share))
 
@@ -145,30 +145,3 @@ def _positives(positives, batch, total):
         if low < -1 or high >= total:
             raise ValueError(f"positives must be indices of the {total} keys, or -1 for none, got {low if low < -1 else high}")
     return jnp.asarray(positives).astype(jnp.int32).reshape(batch, -1)
-
-
-def _ids(name, ids, size):
-    """Ids as an array: `[size]` integers or `[size, R]` sets padded with -1; None stays None."""
-    if ids is None:
-        return None
-    check.arrays(**{name: (ids, f"{size}" if np.ndim(ids) == 1 else f"{size} R", "int")})
-    if isinstance(ids, np.ndarray) and ids.size and not jax.config.jax_enable_x64 and int(ids.max()) - int(ids.min()) >= 2**32:
-        raise ValueError(f"{name} must fit into 32 bits, got values from {ids.min()} to {ids.max()}: number them, or enable jax_enable_x64")
-    return jnp.asarray(ids)
-
-
-def _meet(a, b):
-    """Whether two integers are equal, or two sets share a member: leaves `[b, 1]` or `[b, 1, R]` against `[1, n]` or `[1, n, S]`."""
-    if a.ndim == b.ndim == 2:
-        return _equal(a, b)
-    a, b = a[..., None, None] if a.ndim == 2 else a[..., :, None], b[..., None, None] if b.ndim == 2 else b[..., None, :]
-    return jnp.any(_equal(a, b) & (a != _padding(a)) & (b != _padding(b)), axis=(-2, -1))
-
-
-def _equal(a, b):
-    # Where two dtypes have no common one (int32 and uint32 without 64 bits), promotion wraps: equal bits of unequal sign are not equal.
-    return a == b if a.dtype == b.dtype else (a == b) & ((a < 0) == (b < 0))
-
-
-def _padding(ids):
-    return np.array(-1).astype(ids.dtype)

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cljax.core import check, vary, varying_axes
-from cljax.core.permutation import _mix
+from cljax.core import check, mixed, vary, varying_axes
 
 _ROUNDS = 32
 
@@ -73,8 +72,8 @@ def shuffled(words, size, position):
 
     def swap(number, place):
         number = number.astype(jnp.uint32)
-        mirror = (_mix(words[..., 0] + 2 * number) % size + size - place) % size
-        swaps = _mix(jnp.maximum(place, mirror) ^ _mix(words[..., 1] + 2 * number + 1)) & 1
+        mirror = (mixed(words[..., 0] + 2 * number) % size + size - place) % size
+        swaps = mixed(jnp.maximum(place, mirror) ^ mixed(words[..., 1] + 2 * number + 1)) & 1
         return jnp.where(swaps == 1, mirror, place)
 
     start = vary(jnp.broadcast_to(jnp.asarray(position).astype(jnp.uint32), shape), varying_axes(words, size, position))
