@@ -2,8 +2,7 @@
 
     python benchmarks
 
-Each is a script of its own, `python benchmarks/NAME.py`, with its own options; each runs in a process of its own, one after the other. What follows the
-table is what a script has to say beside it.
+Each is a script of its own, `python benchmarks/NAME.py`, with its own options, and runs in a process of its own, one after the other.
 """
 
 import os
