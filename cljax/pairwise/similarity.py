@@ -27,7 +27,8 @@ def centre(similarity, keys, axis_name=None):
     """The point from which squared distances are taken; they do not depend on it, so it has no gradient. None for other similarities."""
     if similarity != "sqeuclidean":
         return None
-    mean = lax.stop_gradient(jnp.mean(keys.astype(accumulator(keys)), axis=0))
+    keys = lax.stop_gradient(keys.astype(accumulator(keys)))
+    mean = jnp.mean(jnp.where(jnp.isfinite(keys), keys, 0), axis=0)  # one that is not finite shall not make all distances so
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 

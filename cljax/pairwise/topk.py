@@ -13,11 +13,12 @@ from cljax.core import check, vary, varying_axes
 from cljax.pairwise import blocks
 from cljax.pairwise import similarity as sim
 from cljax.pairwise.arguments import checked, gathered
+from cljax.pairwise.ring import around
 
-_ROWS, _KEYS = 512, 32768  # of a block of scores: 64 MiB
-_SLICE = 1024  # keys of one product, whose scores stay in the cache while their maxima are taken
+_ROWS, _KEYS = 512, 20480  # of a block of scores: 40 MiB
+_WIDE = 2**23  # numbers of a block of keys, at most: 32 MiB
 _GROUP = 32  # neighbouring keys that share a maximum
-_DENSE_UP_TO = 2**22  # pairs
+_DENSE_UP_TO = 2**20  # pairs
 _MOST = np.iinfo(np.int32).max  # keys
 
 
@@ -34,7 +35,7 @@ def top_k(
     implementation: Literal["auto", "dense", "blockwise"] = "auto",
     approximate: bool = False,
     axis_name: str | None = None,
-    collective: Literal["gather"] = "gather",
+    collective: Literal["gather", "ring"] = "gather",
 ) -> tuple[Float[Array, "B k"], Int[Array, "B k"]]:
     r"""The k keys with the largest similarity to each query, in falling order; ties go to the lowest index, NaN counts as the largest.
 
@@ -75,34 +76,47 @@ def top_k(
     queries, keys, rows, columns = checked(queries, keys, rows, columns, **options)
     if where is not None and not callable(where):
         raise TypeError(f"where must be None or a function of (row, column), got {type(where).__name__}")
-    queries, keys, rows, columns, _ = gathered(queries, keys, rows, columns, None, axis_name)
-    check.integer("k", k, at_least=1, at_most=len(keys))
-    if len(keys) > _MOST:
-        raise ValueError(f"keys must have at most {_MOST} rows, as indices are int32, got {len(keys)}: retrieval.search merges several collections")
-    plan = _planned(len(queries), len(keys), k, block_size, implementation, approximate)
-    fixed = lax.stop_gradient((queries, keys, rows, columns, sim.centre(similarity, keys)))
-    scores, indices = _search(*fixed, k, similarity, where, plan)
-    return _differentiable(similarity, queries, keys, scores, indices), indices
+    devices = 1 if axis_name is None else lax.axis_size(axis_name)
+    ring = axis_name if collective == "ring" and devices > 1 else None
+    queries, keys, rows, columns, _ = gathered(queries, keys, rows, columns, None, axis_name, collective)
+    total = len(keys) * (devices if ring else 1)
+    check.integer("k", k, at_least=1, at_most=total)
+    if total > _MOST:
+        raise ValueError(f"keys must have at most {_MOST} rows, as indices are int32, got {total}: retrieval.search merges several collections")
+    most = min(k, len(keys))
+    plan = _planned(*queries.shape, len(keys), most, block_size, implementation, approximate)
+    fixed_queries, *shard, rows = lax.stop_gradient((queries, keys, columns, rows))
+    centre = sim.centre(similarity, shard[0], ring)
+
+    def visit(best, _, shard, source):
+        scores, indices = _search(fixed_queries, shard[0], rows, shard[1], centre, most, similarity, where, plan)
+        return _merged(best, (scores, jnp.where(indices < 0, -1, indices + source * len(keys))), k), ()
+
+    if ring is None:
+        scores, indices = _search(fixed_queries, shard[0], rows, shard[1], centre, k, similarity, where, plan)
+    else:
+        nothing = jnp.full((len(queries), k), -jnp.inf, sim.accumulator(queries, keys)), jnp.full((len(queries), k), -1, jnp.int32)
+        (scores, indices), _ = around(ring, visit, vary(nothing, varying_axes(queries, keys, rows, columns)), (), shard, lambda one, other: one)
+    return _differentiable(similarity, queries, keys, scores, indices, ring), indices
 
 
 class _Plan(NamedTuple):
-    """How the scores are cut: a block is `rows` queries by `slices` times `width` keys."""
+    """How the scores are cut into blocks, and how the best of a block are found."""
 
     rows: int
-    width: int
-    slices: int
-    choose: Callable  # (best, scores of a block, index of each slice's first key) -> best
+    size: int  # keys of a block
+    choose: Callable  # (best, scores of a block, index of its first key) -> best
 
 
-def _planned(queries, keys, k, block_size, implementation, approximate):
+def _planned(queries, width, keys, k, block_size, implementation, approximate):
     choose_all = _choose_approximately if approximate else _choose
     if implementation == "dense" or (implementation == "auto" and queries * keys <= _DENSE_UP_TO):
-        return _Plan(queries, keys, 1, choose_all)
-    rows, size = _even(queries, _ROWS), min(block_size or _KEYS, keys)
-    width = min(_SLICE, size // _GROUP * _GROUP)
-    if approximate or k > size // _GROUP // 2:  # beyond that hardly a group is left out
-        return _Plan(rows, size, 1, choose_all)
-    return _Plan(rows, width, _even(-(-keys // width), size // width), _choose_by_groups)
+        return _Plan(queries, keys, choose_all)
+    rows, most = _even(queries, _ROWS), min(block_size or max(1, min(_KEYS, _WIDE // max(1, width))), keys)
+    groups = most // _GROUP
+    if approximate or k > groups:
+        return _Plan(rows, _even(keys, most), choose_all)
+    return _Plan(rows, -(-_even(keys, groups * _GROUP) // _GROUP) * _GROUP, _choose_by_groups)
 
 
 def _even(length, at_most):
@@ -137,60 +151,51 @@ def _search(queries, keys, rows, columns, centre, k, similarity, where, plan):
 
 def _join(best, score, keys, columns, first, plan):
     """`best` joined by the keys that beat it; `first`, the index of the first of `keys`, is above all indices in `best`."""
-    count = -(-len(keys) // plan.width)  # of slices; the last block may ask for more
 
-    def over_slices(_, t):
-        at, new = blocks.span(jnp.minimum(t, count - 1), plan.width, len(keys))
-        scores = score(blocks.cut(keys, at, plan.width), blocks.column(columns, at, plan.width))
-        scores = jnp.where(new & (t < count), scores, -jnp.inf)
-        # One NaN and one zero: top_k sorts by the bits, in which a NaN with a sign (inf - inf on a CPU) is the least of all, and -0 is below 0.
-        return None, (jnp.where(jnp.isnan(scores), jnp.nan, jnp.where(scores == 0, 0, scores)), first + at)
+    def over_keys(best, j):
+        at, _ = blocks.span(j, plan.size, len(keys))
+        scores = score(blocks.cut(keys, at, plan.size), blocks.column(columns, at, plan.size))
+        return plan.choose(best, scores, first + at, first + j * plan.size), None
 
-    def over_blocks(best, j):
-        _, (scores, starts) = lax.scan(over_slices, None, j * plan.slices + jnp.arange(plan.slices, dtype=jnp.int32))
-        return plan.choose(best, scores, starts), None
-
-    return lax.scan(over_blocks, best, blocks.numbers(count, plan.slices))[0]
+    return lax.scan(over_keys, best, blocks.numbers(len(keys), plan.size))[0]
 
 
-# The choice within a block: of scores [slices, b, width], the first of slice n being of key starts[n].
+# The choice within a block: of scores [b, n], the first column being of key `first`, and the first that no earlier block has of key `new`.
 
 
-def _choose(best, scores, starts):
-    """From all scores. There is one slice."""
-    return _better(best, scores[0], starts + jnp.arange(scores.shape[2], dtype=jnp.int32)[None])
+def _choose(best, scores, first, new):
+    """From all scores."""
+    return _better(best, scores, first + jnp.arange(scores.shape[1], dtype=jnp.int32)[None], new)
 
 
-def _choose_approximately(best, scores, starts):
-    """From those that the hardware's own approximate choice finds. There is one slice."""
+def _choose_approximately(best, scores, first, new):
+    """From those that the hardware's own approximate choice finds."""
     k = best[0].shape[1]
-    if k >= scores.shape[2]:
-        return _choose(best, scores, starts)
-    _, chosen = lax.approx_max_k(jnp.where(jnp.isnan(scores[0]), jnp.inf, scores[0]), k)
-    chosen = jnp.sort(chosen, axis=1)
-    return _better(best, jnp.take_along_axis(scores[0], chosen, axis=1), starts + chosen)
+    if k >= scores.shape[1]:
+        return _choose(best, scores, first, new)
+    clean = _clean(scores, first + jnp.arange(scores.shape[1], dtype=jnp.int32), new)
+    chosen = jnp.sort(lax.approx_max_k(jnp.where(jnp.isnan(clean), jnp.inf, clean), k)[1], axis=1)
+    return _better(best, jnp.take_along_axis(scores, chosen, axis=1), first + chosen, new)
 
 
-def _choose_by_groups(best, scores, starts):
+def _choose_by_groups(best, scores, first, new):
     """From the groups of neighbouring keys whose maximum beats the k-th best so far.
 
     The best k stand in the k groups with the largest maxima, and after the first blocks few groups beat it. How many are looked at is one of five
     numbers, as shapes are fixed.
     """
-    slices, rows, width = scores.shape
-    k, groups = best[0].shape[1], width // _GROUP
-    scores = scores.reshape(slices, rows, groups, _GROUP)
-    maxima = jnp.moveaxis(_maximum(scores), 0, 1).reshape(rows, slices * groups)
+    rows, k = best[0].shape
+    scores = scores.reshape(rows, -1, _GROUP)
+    indices = first + jnp.arange(scores[0].size, dtype=jnp.int32).reshape(-1, _GROUP)
+    maxima = _maximum(_clean(scores, indices, new))
 
     def join(number):
         def joined(best):
             if number == 0:
                 return best
             chosen = jnp.sort(lax.top_k(maxima, number)[1], axis=1)  # in the order of the keys, so that on ties the lowest index is the first
-            n, group = chosen // groups, chosen % groups
-            candidates = scores[n, jnp.arange(rows)[:, None], group]
-            indices = (starts[n] + group * _GROUP)[..., None] + jnp.arange(_GROUP, dtype=jnp.int32)
-            return _better(best, candidates.reshape(rows, -1), indices.reshape(rows, -1))
+            candidates = jnp.take_along_axis(scores, chosen[..., None], axis=1)
+            return _better(best, candidates.reshape(rows, -1), indices[chosen].reshape(rows, -1), new)
 
         return joined
 
@@ -199,27 +204,48 @@ def _choose_by_groups(best, scores, starts):
     return lax.switch(jnp.sum(needed > numbers[:-1]), [join(number) for number in numbers.tolist()], best)
 
 
-def _better(best, scores, indices):
+def _better(best, scores, indices, new):
     """The best of those found before and of candidates in the order of their indices; on ties the first, which has the lowest index."""
     k = best[0].shape[1]
-    values, chosen = lax.top_k(jnp.concatenate([best[0], scores], axis=1), k)
+    values, chosen = lax.top_k(jnp.concatenate([best[0], _clean(scores, indices, new)], axis=1), k)
     old = jnp.take_along_axis(best[1], jnp.minimum(chosen, k - 1), axis=1)
-    new = jnp.take_along_axis(jnp.broadcast_to(indices, scores.shape), jnp.maximum(chosen - k, 0), axis=1)
-    return values, jnp.where(chosen < k, old, new)
+    added = jnp.take_along_axis(jnp.broadcast_to(indices, scores.shape), jnp.maximum(chosen - k, 0), axis=1)
+    return values, jnp.where(chosen < k, old, added)
+
+
+def _clean(scores, indices, new):
+    """The scores without those that were seen before, with one NaN and one zero: top_k sorts by the bits, in which a NaN with a sign (inf - inf on a
+    CPU) is the least of all, and -0 is below 0. Done wherever scores are read, as a second copy of them takes longer to write.
+    """
+    scores = jnp.where(indices >= new, scores, -jnp.inf)
+    return jnp.where(jnp.isnan(scores), jnp.nan, jnp.where(scores == 0, 0, scores))
 
 
 def _maximum(x):
     """The maximum along the last axis, NaN where there is one, of integers in the order of the floats: XLA's maximum of floats on CPU drops NaN."""
-    integer = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
-
-    def ordered(bits):
-        return jnp.where(bits < 0, bits ^ jnp.iinfo(integer).max, bits)
-
-    return lax.bitcast_convert_type(ordered(jnp.max(ordered(lax.bitcast_convert_type(x, integer)), axis=-1)), x.dtype)
+    highest = jnp.max(_ordered(lax.bitcast_convert_type(x, _integer(x))), axis=-1)
+    return lax.bitcast_convert_type(_ordered(highest), x.dtype)
 
 
-def _differentiable(similarity, queries, keys, scores, indices):
-    """The scores that were found, with the derivatives of the pairs that they belong to."""
+def _ordered(bits):
+    """The bits of floats as integers in their order, with NaN as the largest; and back."""
+    return jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
+
+
+def _integer(x):
+    return jnp.int64 if x.dtype == jnp.float64 else jnp.int32
+
+
+def _merged(one, other, k):
+    """The best k of two lists in any order of keys: the highest score first, on ties the lowest index."""
+    scores, indices = (jnp.concatenate(pair, axis=1) for pair in zip(one, other, strict=True))
+    ranks = ~_ordered(lax.bitcast_convert_type(scores, _integer(scores)))
+    _, indices, scores = lax.sort((ranks, indices, scores), dimension=1, num_keys=2)
+    return scores[:, :k], indices[:, :k]
+
+
+def _differentiable(similarity, queries, keys, scores, indices, ring):
+    """The scores that were found, with the derivatives of the pairs that they belong to; those of keys elsewhere are brought to them."""
 
     @jax.custom_vjp
     def attach(queries, keys, scores, indices):
@@ -227,8 +253,17 @@ def _differentiable(similarity, queries, keys, scores, indices):
 
     def backward(saved, cotangent):
         queries, keys, indices = saved
-        _, pull = jax.vjp(lambda queries, keys: sim.aligned(similarity, queries[:, None], keys[jnp.maximum(indices, 0)]), queries, keys)
-        return *pull(jnp.where(indices >= 0, cotangent, 0)), jnp.zeros_like(cotangent), None
+
+        def visit(of_queries, of_keys, keys, source):
+            at = indices - source * len(keys)
+            chosen = jnp.clip(at, 0, len(keys) - 1)
+            _, pull = jax.vjp(lambda queries, keys: sim.aligned(similarity, queries[:, None], keys[chosen]), queries, keys)
+            parts = pull(jnp.where((at >= 0) & (at < len(keys)), cotangent, 0))
+            return tuple(total + part for total, part in zip((of_queries, of_keys), parts, strict=True))
+
+        start = jnp.zeros_like(queries), jnp.zeros_like(keys)
+        found = visit(*start, keys, 0) if ring is None else around(ring, visit, *start, keys, jnp.add)
+        return *found, jnp.zeros_like(cotangent), None
 
     attach.defvjp(lambda queries, keys, scores, indices: (scores, (queries, keys, indices)), backward)
     return attach(queries, keys, scores, indices)

@@ -178,19 +178,21 @@ def test_what_is_known_of_the_keys_travels_with_them_whatever_its_kind():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), jax.jit(split)(*inputs), jax.jit(found)(*inputs))
 
 
-def test_keys_on_many_devices_are_gathered_for_top_k():
+@pytest.mark.parametrize("collective, k", [("gather", 5), ("ring", 5), ("ring", 9)])  # a device holds 6 keys
+def test_keys_on_many_devices_are_all_searched(collective, k):
     _, local = arguments()
     place, key_place = np.arange(ROWS, dtype=np.int32), np.arange(COLUMNS, dtype=np.int32)
+    keys = jnp.asarray(local["c"]).at[20].set(local["c"][3]).at[9].set(local["c"][3])  # equal keys on several devices
 
-    def nearest(queries, keys, place, key_place, axis_name=None):
-        return pairwise.top_k(queries, keys, 5, similarity="cosine", rows=place, columns=key_place, where=lambda r, c: r != c, axis_name=axis_name)
+    def nearest(queries, keys, place, key_place, **how):
+        return pairwise.top_k(queries, keys, k, similarity="cosine", rows=place, columns=key_place, where=lambda r, c: r != c, **how)
 
-    split = jax.shard_map(partial(nearest, axis_name="data"), mesh=mesh(4), in_specs=P("data"), out_specs=P("data"))
+    split = jax.shard_map(partial(nearest, axis_name="data", collective=collective), mesh=mesh(4), in_specs=P("data"), out_specs=P("data"))
 
-    def squares(keys, function):
-        scores, indices = function(local["a"], keys, place, key_place)
+    def squares(queries, keys, function):
+        scores, indices = function(queries, keys, place, key_place)
         return (scores**2).sum(), (scores, indices)
 
-    one, four = (jax.jit(jax.value_and_grad(partial(squares, function=f), has_aux=True))(local["c"]) for f in (nearest, split))
-    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), four, one)
+    one, four = (jax.jit(jax.value_and_grad(partial(squares, function=f), (0, 1), has_aux=True))(local["a"], keys) for f in (nearest, split))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), four, one)
     np.testing.assert_array_equal(four[0][1][1], one[0][1][1])

@@ -379,6 +379,13 @@ def test_nan_surfaces_through_the_exponential_of_both_directions():
     assert np.isnan(found[0]).tolist() == [False] * 4 + [True, False] and np.isnan(found[1]).all()
 
 
+@BOTH
+def test_a_key_that_is_not_finite_spoils_its_own_distances_alone(implementation):
+    keys = jnp.ones((5, 2)).at[1, 0].set(jnp.nan)
+    nearest = partial(pairwise.reduce, jnp.zeros((3, 2)), keys, similarity="sqeuclidean", implementation=implementation, block_size=2)
+    np.testing.assert_array_equal(nearest(lambda s, *_: Sum(s, axis=0)), [-6, np.nan, -6, -6, -6])
+
+
 @pytest.mark.parametrize("similarity", ("dot", "cosine"))
 def test_products_of_bfloat16_are_those_of_the_rounded_inputs(similarity, monkeypatch):
     monkeypatch.setattr(pairwise.similarity, "narrow", lambda similarity, queries, keys: queries.dtype == jnp.bfloat16)

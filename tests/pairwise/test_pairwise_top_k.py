@@ -136,7 +136,7 @@ def test_under_jit_and_vmap():
         np.testing.assert_array_equal(indices[n], where)
 
 
-def test_blocks_of_several_slices_where_no_size_divides_another():
+def test_several_blocks_of_queries_and_keys_where_no_size_divides_another():
     draw = np.random.default_rng(4)
     queries, keys = (jnp.asarray(draw.integers(-3, 4, size=(n, 3)), jnp.bfloat16) for n in (601, 5000))
     wanted, order = sorted_scores(np.asarray(queries, np.float32) @ np.asarray(keys, np.float32).T, 20)
@@ -156,11 +156,13 @@ def test_devices_find_what_one_finds():
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_million_keys_take_less_than_100_mb():
-    """Of 2^32 pairs, more than int32 counts."""
-    queries, keys = jax.ShapeDtypeStruct((4096, 256), jnp.float32), jax.ShapeDtypeStruct((2**20, 256), jnp.float32)
-    compiled = jax.jit(lambda q, k: pairwise.top_k(q, k, 100)).lower(queries, keys).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 1e8
+@pytest.mark.parametrize("k", (10, 100))
+def test_a_million_keys_take_less_than_100_mb(k):
+    """Of 2^32 pairs, more than int32 counts; with a mask, which takes a second block."""
+    queries, keys = (jax.ShapeDtypeStruct((n, 256), jnp.float32) for n in (4096, 2**20))
+    place = jax.ShapeDtypeStruct((2**20,), jnp.int32)
+    search = jax.jit(lambda queries, keys, place: pairwise.top_k(queries, keys, k, columns=place, where=lambda row, column: column > 7))
+    assert search.lower(queries, keys, place).compile().memory_analysis().temp_size_in_bytes < 1e8
 
 
 def test_no_queries_have_no_neighbours():

@@ -1,0 +1,5 @@
+"""Searching a collection."""
+
+from cljax.retrieval.search import search
+
+__all__ = ["search"]
