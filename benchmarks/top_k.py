@@ -2,8 +2,8 @@
 
     python benchmarks/top_k.py [--queries 1024] [--keys 1048576] [--dim 256] [--k 10 100] [--rounds 3]
 
-The least of several rounds in turns, in one process, on the same threads. Memory is the compiled program's own figure for temporaries. faiss comes with
-`pip install 'cljax[benchmarks]'`.
+The least of several rounds in turns, in one process, on the same threads. Memory is the compiled program's own figure for temporaries. faiss comes
+with `pip install 'cljax[benchmarks]'`.
 """
 
 import argparse

@@ -86,8 +86,8 @@ def reduce(queries, keys, terms, rows, columns, params, similarity, centre, *, b
     `keys=None` where the queries are their own keys. `keep` holds all scores for the gradient. `ring` is the axis over which the keys
     travel, if they do.
     """
-    mirrored = keys is None
-    keys, columns = (queries, rows) if mirrored else (keys, columns)
+    mirrored = keys is None and len(queries) > block_size  # a single block has no mirror image
+    keys, columns = (queries, rows) if keys is None else (keys, columns)
     lengths, dtype = (len(queries), len(keys)), sim.accumulator(queries, keys)
     sizes = tuple(min(block_size, length) for length in lengths)
     axes = varying_axes(queries, keys, rows, columns, params)

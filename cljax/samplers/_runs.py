@@ -1,13 +1,11 @@
-"""What the samplers share: labels as numbers, the runs of a sorted array, and a keyed permutation whose size may be traced."""
+"""What the samplers share: labels as numbers, random words, and the runs of a sorted array."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cljax.core import check, mixed, vary, varying_axes
-
-_ROUNDS = 32
+from cljax.core import check
 
 
 def numbers(name, values):
@@ -51,30 +49,3 @@ def runs(known):
     one = jnp.ones(1, bool)
     start = lax.cummax(jnp.where(jnp.concatenate([one, change]), place, 0))
     return start, lax.cummin(jnp.where(jnp.concatenate([change, one]), place + 1, len(known)), reverse=True)
-
-
-def shuffled(words, size, position):
-    """Entries of a pseudo-random permutation of `range(size)`; unlike `core.permutation` its size may be traced, one for each entry.
-
-    The swap-or-not shuffle (Hoang, Morris & Rogaway, "An Enciphering Scheme Based on a Card Shuffle", CRYPTO 2012): in each round an entry and its
-    mirror image about a random centre change places or not.
-
-    Args:
-      words: uint32 `[..., 2]`, which permutation it is.
-      size: integers above 0 that broadcast to `position`.
-      position: integers `[...]` from 0 to size - 1.
-
-    Returns:
-      int32 of the shape that all broadcast to.
-    """
-    size = jnp.asarray(size).astype(jnp.uint32)
-    shape = jnp.broadcast_shapes(words.shape[:-1], size.shape, jnp.shape(position))
-
-    def swap(number, place):
-        number = number.astype(jnp.uint32)
-        mirror = (mixed(words[..., 0] + 2 * number) % size + size - place) % size
-        swaps = mixed(jnp.maximum(place, mirror) ^ mixed(words[..., 1] + 2 * number + 1)) & 1
-        return jnp.where(swaps == 1, mirror, place)
-
-    start = vary(jnp.broadcast_to(jnp.asarray(position).astype(jnp.uint32), shape), varying_axes(words, size, position))
-    return lax.fori_loop(0, _ROUNDS, swap, start).astype(jnp.int32)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Int32, Integer
 
-from cljax.core import check, vary, varying_axes
+from cljax.core import check, permuted, vary, varying_axes
 from cljax.core.check import KeyLike
 from cljax.samplers import _runs
 
@@ -151,7 +151,7 @@ def _classes(key, labels, batch, epoch, per_class):
     sets = jnp.maximum(members[of] // per_class, 1)
     words = jax.vmap(_runs.fold)(jax.vmap(jax.random.fold_in, (None, 0))(k_member, of), turn // sets)
     entry = (turn % sets)[:, None] * per_class + jnp.arange(per_class)
-    chosen = index[start[of][:, None] + _runs.shuffled(words[:, None], members[of][:, None], entry)]
+    chosen = index[start[of][:, None] + permuted(words[:, None], members[of][:, None], entry)]
     columns = _deal(k_deal, of.reshape(classes, count), kept.reshape(classes, count))
     chosen = jnp.where(kept[:, None], chosen, -1).reshape(classes, count, per_class)
     return jnp.zeros((count, classes, per_class), jnp.int32).at[columns, jnp.arange(classes)[:, None]].set(chosen).reshape(count, batch)

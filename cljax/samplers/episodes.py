@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Int32, Integer
 
-from cljax.core import check
+from cljax.core import check, permuted
 from cljax.core.check import KeyLike
 from cljax.samplers import _runs
 
@@ -90,11 +90,11 @@ def _episodes(key, labels, ways, shots, each, episodes):
     def episode(number):
         k_class, k_member = jax.random.split(jax.random.fold_in(key, number))
         words = jax.random.bits(k_class, (2,))
-        chosen = _runs.shuffled(words, jnp.maximum(classes, ways), way)  # beyond the classes that there are where these are too few
+        chosen = permuted(words, jnp.maximum(classes, ways), way)  # beyond the classes that there are where these are too few
         words = _runs.fold(k_member, way)
 
         def example(way, place):
-            found = index[start[chosen[way]] + _runs.shuffled(words[way], members[chosen[way]], place)]
+            found = index[start[chosen[way]] + permuted(words[way], members[chosen[way]], place)]
             return jnp.where(chosen[way] < classes, found, -1)
 
         return example(way[:, None], jnp.arange(shots)), example(query_way, query_place)
