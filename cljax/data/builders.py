@@ -5,12 +5,13 @@ import io
 import logging
 import os
 import tempfile
+import warnings
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cljax.core import check
+from cljax.core import check, provenance
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -45,30 +46,56 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def prepare(dataset, folder):
     """Opens the copy of a data set that is cached in `folder`, written first where there is none; of several processes that write it the first wins.
 
+    A copy is sealed with the SHA-256 of its files; one that is not what was written is made anew, with a warning that names the file.
+
     Raises:
       ValueError: the folder can't be written, or the files are not to be had or are others than expected.
     """
     path = folder / dataset.name / dataset.sha256[:12] / dataset.version
-    if not path.is_dir():
+    damaged = provenance.broken(path) if path.is_dir() else None
+    if damaged:
+        warnings.warn(f"{path / damaged} is damaged or missing: the copy is made anew", stacklevel=2)
+    if damaged or not path.is_dir():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = tempfile.TemporaryDirectory(dir=path.parent, prefix=".incomplete-")
+            _write(dataset, folder, path, damaged)
         except OSError as error:
-            raise ValueError(f"folder={str(folder)!r} cannot be written: {error.strerror}") from None
-        with scratch:
-            files = {}
-            for source in dataset.sources:
-                files |= source.fetch(folder / "packages")
-            builder = _Builder(dataset, dataset.read(files), data_dir=scratch.name, file_format="array_record")
-            # Three progress bars for a quarter of a second are of no use.
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                builder.download_and_prepare()
-            try:
-                os.rename(builder.data_dir, path)
-            except OSError:
-                if not path.is_dir():
-                    raise
+            raise ValueError(f"folder={str(folder)!r} cannot be written: {error.strerror or error}") from error
+        except ValueError as error:
+            if not damaged:
+                raise
+            raise ValueError(f"{path / damaged} is damaged or missing, and the copy cannot be made anew: {error}") from None
     return tfds.builder_from_directory(path)
+
+
+def _write(dataset, folder, path, damaged):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".incomplete-") as scratch:
+        files = {}
+        for source in dataset.sources:
+            files |= source.fetch(folder / "packages")
+        builder = _Builder(dataset, dataset.read(files), data_dir=scratch, file_format="array_record")
+        # Three progress bars for a quarter of a second are of no use.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            _prepare(builder)
+        provenance.seal(builder.data_dir)
+        if damaged:
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                os.rename(path, os.path.join(scratch, "damaged"))
+        try:
+            os.rename(builder.data_dir, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+
+
+def _prepare(builder):
+    """Writes the rows, and reads them once: nothing that cannot be read is sealed."""
+    try:
+        builder.download_and_prepare()
+        source = builder.as_data_source("train")
+        source.__getitems__(range(len(source)))
+    except Exception as error:  # array_record's writer says by a RuntimeError that the disk is full
+        raise OSError(_first_line(error)) from error
 
 
 def prepared(name, folder):
@@ -82,6 +109,8 @@ def prepared(name, folder):
         found = builder.info.file_format.value
     except tfds.core.DatasetNotFoundError:
         found = None
+    except Exception as error:  # its JSON files cut short, say
+        raise ValueError(f"'tfds:{name}' in {folder} cannot be opened, prepare it again: {_first_line(error)}") from error
     if found != "array_record":
         code = f"import tensorflow_datasets as t; t.builder({name!r}, data_dir={str(folder)!r}, file_format='array_record').download_and_prepare()"
         raise ValueError(
@@ -102,8 +131,11 @@ def rows(builder, split):
     except (ValueError, KeyError):
         accepted = ", ".join(map(repr, builder.info.splits))
         raise ValueError(f"split must be made of {accepted} and slices of them ('train[:10%]'), got {split!r}") from None
-    with _no_advice():
-        examples = source.__getitems__(range(len(source)))
+    try:
+        with _no_advice():
+            examples = source.__getitems__(range(len(source)))
+    except Exception as error:  # array_record checks what it reads, and then the decoders raise whatever they stumble over
+        raise ValueError(f"{builder.data_dir} is damaged: {_first_line(error)}; prepare it again") from error
     return tuple(_column(key, features[key], [example[key] for example in examples]) for key in keys)
 
 
@@ -134,6 +166,10 @@ def _column(name, feature, values):
         return column.astype(np.float32) / np.iinfo(column.dtype).max
     wanted = {"f": np.float32, "i": np.int32, "u": np.int32}.get(column.dtype.kind)
     return column if wanted is None else column.astype(wanted)
+
+
+def _first_line(error):
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _encoded(feature, value):

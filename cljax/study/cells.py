@@ -5,14 +5,17 @@ under any `concurrent.futures.Executor`. Its folder is named by its key and hold
 """
 
 import dataclasses
+import errno
 import functools
 import inspect
 import json
-import math
+import multiprocessing
+import multiprocessing.connection
 import multiprocessing.util
 import os
-import re
 import signal
+import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -22,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cljax.core import provenance
-from cljax.study import plain
+from cljax.study import files, plain
+from cljax.study.programs import cache_programs
 
 _in_worker = False
 
@@ -85,16 +89,21 @@ def _kept(work, source, config, folders, data_dir=None):
     cache_programs()
     if data_dir:
         os.environ["CLJAX_DATA"] = data_dir
+    folders = [folder and Path(folder) for folder in folders]
+    for folder in filter(None, folders):
+        files.tidy(folder)
     start = time.perf_counter()
     try:
         run = source if callable(source) else plain.resolve(source)
-        outputs = work(run, plain.decode(config, source))
-    except Exception:
-        text = traceback.format_exc()
-        for folder in filter(None, folders):
-            write(Path(folder) / "error.txt", text)
-        return [{"error": text}] * len(folders)
-    except SystemExit:
+        with provenance.watched(functools.partial(_note_data, [*filter(None, folders)], data := {})):
+            outputs = work(run, plain.decode(config, source))
+    except Exception as error:
+        if _is_the_disk(error):
+            return [{"unkept": f"{error.filename or folders[0] or 'a file'} could not be written: {error.strerror}"}] * len(folders)
+        return _failed(folders, traceback.format_exc())
+    except SystemExit as stop:
+        if stop.code not in (143, 130):  # the script's own: no reason for the other cells to end
+            return _failed(folders, traceback.format_exc())
         if _in_worker:  # for a process pool it would be a result like any other, and this worker would be handed its next cell
             _leave()
         raise
@@ -102,12 +111,43 @@ def _kept(work, source, config, folders, data_dir=None):
         outputs = [checked(output) for output in outputs]
     except ValueError as error:
         return [{"malformed": str(error)}] * len(folders)
-    facts = {"data": provenance.recorded(), "device": device(), "seconds": (time.perf_counter() - start) / len(folders)}
+    facts = {"data": provenance.recorded() | data, "device": device(), "seconds": (time.perf_counter() - start) / len(folders)}
     results = [{"metrics": metrics} | facts for metrics in outputs]
-    for folder, result in zip(folders, results, strict=True):
-        if folder:
-            keep(folder, result)
+    try:
+        for folder, result in zip(folders, results, strict=True):
+            if folder:
+                files.keep(folder, result)
+    except files.Unwritable as error:
+        return [{"unkept": str(error)}] * len(folders)
     return results
+
+
+def _failed(folders, reason):
+    for folder in filter(None, folders):
+        files.fail(folder, reason)
+    return [{"error": reason}] * len(folders)
+
+
+def _is_the_disk(error):
+    """Whether an exception says that there is no space, or that nothing can be written: other cells would fail as well."""
+    return isinstance(error, files.Unwritable) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
+
+
+def _note_data(folders, data, name, facts):
+    """Notes what a cell has read in `data` and in its `data.json`; where it was something else before, what is half done is set aside."""
+    facts = data[name] = json.loads(json.dumps(facts, default=repr))
+    for folder in folders:
+        note = folder / "data.json"
+        try:
+            before = json.loads(note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            before = {}
+        if before.get(name, facts) != facts:
+            place = files.set_aside(folder)
+            print(f"the data set {name!r} has changed: what was half done is kept in {place}, and begins anew", file=sys.stderr)
+            before = {}
+        if name not in before:
+            files.write(note, files.dumps(before | {name: facts}))
 
 
 def checked(metrics):
@@ -131,11 +171,18 @@ def checked(metrics):
 
 
 def as_worker():
-    """Sets up a process of a pool: Ctrl-C is its parent's affair, and SIGTERM ends it once `fit` has saved."""
+    """Sets up a process of a pool: Ctrl-C is its parent's affair, SIGTERM ends it once `fit` has saved, and it does not outlive its parent."""
     global _in_worker
     _in_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # it came into the world with the signal blocked, as its own children must not
     signal.signal(signal.SIGTERM, _leave)
+    threading.Thread(target=_follow, args=(multiprocessing.parent_process().sentinel,), daemon=True).start()
+
+
+def _follow(parent):
+    multiprocessing.connection.wait([parent])
+    os._exit(143)
 
 
 def _leave(*_):
@@ -145,52 +192,6 @@ def _leave(*_):
     os._exit(143)
 
 
-def cache_programs():
-    """Turns on JAX's persistent compilation cache, unless the user has chosen one."""
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "cljax" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
 def device():
     """The devices of this process in words: `1 x NVIDIA H100 80GB HBM3`, `1 x cpu (2 cores)`."""
     return f"{jax.device_count()} x {jax.devices()[0].device_kind}" + (f" ({os.cpu_count()} cores)" if jax.default_backend() == "cpu" else "")
-
-
-def write(path, text):
-    """Writes a text so that the file is complete or absent at any moment."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def dumps(value):
-    """Strict JSON, a list of numbers on one line: numbers that are not finite become null."""
-    text = json.dumps(_floats(value, lambda x: x if math.isfinite(x) else None), indent=1, allow_nan=False, default=repr)
-    return re.sub(r'\[\n[^][{}"]*\]', lambda match: re.sub(r"\s+", " ", match[0]).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
-
-
-def keep(folder, result):
-    """Writes `result.json`, whose presence says that the cell is finished; numbers that are not finite as texts."""
-    write(Path(folder) / "result.json", dumps(_floats(result, lambda x: x if math.isfinite(x) else str(x))))
-    (Path(folder) / "error.txt").unlink(missing_ok=True)
-
-
-def finished(folder):
-    """The result that a folder holds, or None."""
-    try:
-        result = json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    result["metrics"] = {name: [float(x) for x in value] if isinstance(value, list) else float(value) for name, value in result["metrics"].items()}
-    return result
-
-
-def _floats(value, function):
-    if isinstance(value, dict):
-        return {key: _floats(item, function) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_floats(item, function) for item in value]
-    return function(value) if isinstance(value, float) else value

@@ -10,12 +10,11 @@ import sys
 import warnings
 from concurrent.futures.process import ProcessPoolExecutor
 
-import jax
+from cljax.study import cells, executors, files, plain, report
+from cljax.study.programs import prune_programs
 
-from cljax.core import check
-from cljax.study import cells, plain
-
-_LOSSES = 3  # how often a cell whose worker died is tried again
+_TOGETHER = 2  # a cell that was lost so often with a dying worker is from then on run alone, to see whether it is to blame
+_LOSSES = 3  # so often is a cell tried again
 
 
 def check_run(run, executor=None):
@@ -55,36 +54,41 @@ def execute(run, todo, folder=None, *, executor=None, workers=1, population=Fals
     unique = {}
     for cell in todo:
         unique.setdefault(cell.key, cell)
-    results = {key: cells.finished(folder / key) for key in unique} if folder else {}
+    results, damaged = {}, []
+    for key in unique if folder else ():
+        results[key] = files.finished(folder / key, damaged.append)
     results = {key: result for key, result in results.items() if result is not None}
     missing = [cell for key, cell in unique.items() if key not in results]
+    for path in damaged:
+        print(f"{path} is damaged: the cell is run again, and what it holds is kept in {files.set_aside(path.parent)}", file=sys.stderr)
     if not missing:
         return results, 0
+    prune_programs()
     bar = _bar(len(unique), len(results))
-    if population:
-        stream = _populations(run, missing, folder, bar)
-    elif executor is None and workers == 1:
-        stream = _in_order(run, missing, folder, bar)
-    else:
-        stream = _spread(run, missing, folder, executor, workers)
-    with contextlib.closing(bar), contextlib.closing(stream):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(bar))
+        if population:
+            stream = _populations(run, missing, folder, bar)
+        elif executor is None and workers == 1:
+            stream = _in_order(run, missing, folder, bar)
+        else:
+            stream = _spread(run, missing, folder, executor, workers)
+        stack.enter_context(contextlib.closing(stream))
         for cell, result in stream:
             results[cell.key] = result
             bar.update()
             if "malformed" in result:
                 raise ValueError(result["malformed"])
+            if "unkept" in result:
+                raise files.Unwritable(result["unkept"])
             if "error" in result:
+                if folder and not (folder / cell.key / "error.txt").exists():
+                    files.fail(folder / cell.key, result["error"])
                 where = f"; see {folder / cell.key / 'error.txt'}" if folder else "\n" + result["error"]
-                bar.write(f"failed: {cell.arm}, seed {cell.seed}: {last_line(result['error'])}{where}", file=sys.stderr)
+                bar.write(f"failed: {cell.arm}, seed {cell.seed}: {report.last_line(result['error'])}{where}", file=sys.stderr)
             elif folder and not (folder / cell.key / "result.json").exists():
-                cells.keep(folder / cell.key, result)  # the worker wrote to a disk of its own
+                files.keep(folder / cell.key, result)  # the worker wrote to a disk of its own, or the folder was taken away
     return results, len(missing)
-
-
-def last_line(text):
-    """The line of a traceback that says what happened; JAX adds a note on its own frames below it."""
-    lines = [line.strip() for line in text.splitlines() if line.strip().strip("-") and not line.startswith("For simplicity, JAX has removed")]
-    return lines[-1] if lines else ""
 
 
 def interactive():
@@ -123,88 +127,47 @@ def _spread(run, missing, folder, executor, workers):
     """Runs cells under an executor; where the worker of a pool dies, a new pool takes what is missing."""
     source = plain.address(run)
     own = executor is None  # a pool that is ours to stop
-    if own:
-        executor = _pool(workers)
-    elif isinstance(executor, ProcessPoolExecutor):
-        workers = executor._max_workers
-    # No more cells than workers are handed to a pool of processes: so it is known which ones a dead worker may have had.
-    limit = workers if isinstance(executor, ProcessPoolExecutor) else len(missing)
-    waiting, running, losses = collections.deque(missing), {}, collections.Counter()
     children = set(multiprocessing.active_children())
+    if own:
+        executor = executors.pool(workers)
+    waiting, running, losses = collections.deque(missing), {}, collections.Counter()
     try:
         while waiting or running:
             lost = []
-            while waiting and len(running) < limit and not lost:
+            while waiting and len(running) < executors.capacity(executor, len(missing)) and not lost:
+                if running and any(losses[cell.key] >= _TOGETHER for cell in [waiting[0], *running.values()]):
+                    break
                 cell = waiting.popleft()
                 config = cell.config if callable(source) else plain.encode(cell.config, run.__module__)
                 place = _place(folder, cell)
+                call = cells.run_cell, source, config, cell.seed, place and str(place), os.environ.get("CLJAX_DATA")
                 try:
-                    future = executor.submit(cells.run_cell, source, config, cell.seed, place and str(place), os.environ.get("CLJAX_DATA"))
-                    running[future] = cell
+                    running[executors.submit(executor, *call)] = cell
                 except concurrent.futures.BrokenExecutor:
                     lost.append(cell)
             done = set(running) if lost else concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done
-            if any(isinstance(future.exception(), concurrent.futures.BrokenExecutor) for future in done):
+            if any(isinstance(executors.failure(future), concurrent.futures.BrokenExecutor) for future in done):
                 done = set(running)
             for future in done:
-                cell, error = running.pop(future), future.exception()
+                cell, error = running.pop(future), executors.failure(future)
                 if isinstance(error, concurrent.futures.BrokenExecutor):
                     lost.append(cell)
                 else:
                     yield cell, {"error": f"{type(error).__name__}: {error}"} if error else future.result()
             if not lost:
                 continue
-            executor, own = _renewed(executor, workers, own)
+            executor, own = executors.renewed(executor, own)
             for cell in reversed(lost):
                 losses[cell.key] += 1
                 if losses[cell.key] > _LOSSES:
-                    text = f"the worker process died {losses[cell.key]} times (out of memory, or killed)"
-                    if folder:
-                        cells.write(folder / cell.key / "error.txt", text + "\n")
-                    yield cell, {"error": text}
+                    yield cell, {"error": f"the worker process died {losses[cell.key]} times (out of memory, or killed)"}
                 else:
                     waiting.appendleft(cell)
     except BaseException:
         for future in running:
             future.cancel()
         if own:
-            executor.shutdown(wait=False, cancel_futures=True)
-            _stop(set(multiprocessing.active_children()) - children)
-            executor.shutdown()  # of what the pool itself holds
+            executors.stop(executor, children)
         raise
     if own:
         executor.shutdown()
-
-
-def _pool(workers):
-    # Not one thread a worker: XLA:CPU splits some reductions by the number of threads, and a cell's bits would depend on where it ran.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=cells.as_worker)
-
-
-def _renewed(executor, workers, own):
-    """An executor in the place of a broken one, and whether it is ours to stop."""
-    if type(executor).__module__.startswith("loky"):
-        import loky
-
-        return loky.get_reusable_executor(max_workers=executor._max_workers), False
-    if own:
-        executor.shutdown(wait=False, cancel_futures=True)
-    return _pool(workers), True
-
-
-def _stop(processes):
-    for process in processes:
-        process.terminate()  # `fit` saves first
-    for process in processes:
-        process.join(30)
-        if process.is_alive():
-            process.kill()
-
-
-def check_workers(workers):
-    """Raises unless so many processes can run cells here."""
-    check.integer("workers", workers, at_least=1)
-    if workers > 1 and jax.default_backend() != "cpu":
-        raise ValueError(
-            f"workers must be 1 on an accelerator, which one process holds, got {workers}; several machines go by study.sweep(executor=...)"
-        )

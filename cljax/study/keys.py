@@ -4,6 +4,8 @@ import hashlib
 import inspect
 import json
 import re
+import sys
+from pathlib import Path
 
 import jax
 
@@ -12,26 +14,57 @@ from cljax.study import plain
 
 
 def cell_key(run, config, seed, population=False):
-    """The hash of the config, the seed, the script, the package, and what else decides the bits of a cell's numbers.
+    """The hash of the config, the seed, the script, the package, and what else decides the bits of a cell's numbers."""
+    return key_of(facts(run, config, seed, population))
+
+
+def facts(run, config, seed, population=False):
+    """All that a cell's numbers depend on, `{name: text}`.
 
     Embedded data sets are pinned by their digest in the package's own source, the full-size ones are named in the config.
     """
-    facts = {
+    settings = [jax.__version__, jax.default_backend(), jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision]
+    values = {
         "config": plain.encode(config, run.__module__),
         "seed": seed,
         "run": run.__qualname__,
         "script": script_digest(run),
         "package": provenance.package_digest(),
-        "jax": [jax.__version__, jax.default_backend(), jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision],
+        "jax": settings,
         "population": population,
     }
-    return _digest(json.dumps(facts, sort_keys=True, default=_text))[:16]
+    return {name: json.dumps(value, sort_keys=True, default=_text) for name, value in values.items()}
+
+
+def key_of(facts):
+    """The key of the cell that depends on these facts."""
+    return _digest(json.dumps(facts, sort_keys=True))[:16]
 
 
 def script_digest(run):
-    """The digest of the file that defines `run`; in a notebook, of the source of all that `run` names there."""
+    """The digest of the file that defines `run` and of its neighbours that it imports; in a notebook, of the source of all that `run` names there."""
     path = plain.script(run)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path else _digest("\n".join(_sources(inspect.unwrap(run), set())))
+    if not path:
+        return _digest("\n".join(_sources(inspect.unwrap(run), set())))
+    return _digest("".join(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in _neighbours(run.__module__, path)))
+
+
+def _neighbours(module, path):
+    """The script, and the modules of its folder and below of which something stands at its top level, or at theirs."""
+    found, waiting = {path: None}, [sys.modules[module]]
+    while waiting:
+        for value in list(vars(waiting.pop()).values()):
+            if inspect.isfunction(value) or inspect.isclass(value):
+                value = sys.modules.get(value.__module__)
+            named = value if inspect.ismodule(value) else None
+            file = getattr(named, "__file__", None)
+            if not isinstance(file, str) or named.__name__.partition(".")[0] == "cljax" or "site-packages" in file:
+                continue
+            file = Path(file).resolve()
+            if file.is_relative_to(path.parent) and file.suffix == ".py" and file not in found:
+                found[file] = None
+                waiting.append(named)
+    return sorted(found)
 
 
 def _digest(text):

@@ -1,6 +1,8 @@
 """The command line of an experiment's script."""
 
 import argparse
+import contextlib
+import functools
 import os
 import shlex
 import signal
@@ -11,18 +13,19 @@ from pathlib import Path
 import jax
 
 from cljax.core import check
-from cljax.study import plain, report
+from cljax.study import executors, files, plain, report
 from cljax.study.claims import Claim
-from cljax.study.execute import check_run, check_workers, execute
+from cljax.study.execute import check_run, execute
 from cljax.study.grid import check_arms, expand, fields, parse_sets
-from cljax.study.sweep import experiment_name, prepare, publish
+from cljax.study.sweep import experiment_name, opened, prepare, publish
 
 
 def main(run, arms, claims, *, full=None, vmap=False, seeds=5, figures=None):
     """Runs an experiment as the command line asks: a table over seeds, the verdict on each claim, pictures.
 
     Writes `OUT/<experiment>/` (`--out`, by default `runs`): `report.json`, `table.md`, pictures, and a folder for each cell. Finished cells are read,
-    not run again. Leaves by `sys.exit` with 1 where a cell or a claim failed, with 2 for a wrong argument, with 130 or 143 where it was interrupted.
+    not run again. Leaves by `sys.exit` with 1 where a cell or a claim failed or a result could not be kept, with 2 for a wrong argument and where
+    another process works in the folder, with 130 or 143 where it was interrupted.
 
     Args:
       run: `run(config, key, fit) -> {metric: float or 1-D array}`, a function at the top level of the script.
@@ -58,48 +61,67 @@ def _command(arguments, run, arms, claims, full, vmap, seeds, figures):
     """Does what the arguments ask and returns the exit code."""
     options = _parse(arguments, run, seeds)
     if options.list:
-        print(_listing(run, arms, claims, full))
+        _say(_listing(run, arms, claims, full))
         return 0
     if options.data_dir:
         os.environ["CLJAX_DATA"] = str(Path(options.data_dir).expanduser().absolute())
+    before, hook = _leave_on_sigterm(), sys.unraisablehook
+    sys.unraisablehook = functools.partial(_send_again, hook)
+    place = Path(options.out).expanduser().absolute() / experiment_name(run)
+    todo = []
     try:
-        chosen = _chosen(options, arms, full)
-        grid = parse_sets(options.set, chosen.values())
-        check.integer("--seeds", options.seeds, at_least=1)
-        check_workers(options.workers)
-        population = (
-            vmap and options.workers == 1 and jax.default_backend() != "cpu"
-        )  # on CPU a vmapped small product is slower than one after another
-        todo = expand(run, chosen, grid, options.seeds, population)
-        folder = prepare(options.out, run, todo)
-    except (TypeError, ValueError) as error:
-        return _refuse(error)
-    total = len({cell.key for cell in todo})
-    before = _leave_on_sigterm()
-    try:
-        results, ran = execute(run, todo, folder / "cells", workers=options.workers, population=population)
-    except ValueError as error:
-        return _refuse(error, code=1)
+        return _study(options, run, arms, claims, full, vmap, figures, todo)
     except KeyboardInterrupt:
-        return _interrupted(folder, todo, total, 130)
+        return _left(f"\ninterrupted: {_kept(place, todo)}", 130)
     except SystemExit as stop:
         if stop.code == 143:
-            return _interrupted(folder, todo, total, 143)
+            return _left(f"\ninterrupted: {_kept(place, todo)}", 143)
         raise
+    except files.Unwritable as error:
+        return _left(f"error: {error}; {_kept(place, todo)}", 1)
     finally:
+        sys.unraisablehook = hook
         if before is not None:
             signal.signal(signal.SIGTERM, before)
-    built, problems = report.build(folder.name, todo, results, options.seeds, claims, [*arms, "full"], grid)
-    pictures = publish(folder, built, run, shlex.join(["python", *sys.argv]), figures, fresh=ran > 0)
-    print(report.text(built))
-    print(f"report    {_short(folder / 'report.json')}\ntable     {_short(folder / 'table.md')}")
-    for place, name in enumerate(pictures):
-        print(f"{'pictures' if place == 0 else '':10}{_short(folder / name)}")
+
+
+def _study(options, run, arms, claims, full, vmap, figures, todo):
+    """Runs the cells, which are added to `todo`, and returns the exit code."""
+    with contextlib.ExitStack() as stack:
+        try:
+            chosen = _chosen(options, arms, full)
+            grid = parse_sets(options.set, chosen.values())
+            check.integer("--seeds", options.seeds, at_least=1)
+            executors.check_workers(options.workers)
+            if options.cluster and options.workers > 1:
+                raise ValueError("--workers are processes of this machine: --cluster must not be given with them")
+            away = options.cluster or options.workers > 1
+            population = vmap and not away and jax.default_backend() != "cpu"  # on CPU a vmapped small product is slower than one after another
+            todo += expand(run, chosen, grid, options.seeds, population)
+            executor = None
+            if options.cluster:
+                executor = stack.enter_context(executors.cluster(options.cluster)).get_executor(pure=False)
+                check_run(run, executor)
+            folder = stack.enter_context(opened(options.out, run))
+        except (TypeError, ValueError) as error:
+            return _left(f"error: {error}", 2)
+        for line in prepare(folder, run, todo, population=population, restart=options.restart):
+            print(line, file=sys.stderr)
+        try:
+            results, ran = execute(run, todo, folder / "cells", executor=executor, workers=options.workers, population=population)
+        except ValueError as error:
+            return _left(f"error: {error}", 1)
+        if jax.process_index():
+            return int(any("error" in result for result in results.values()))
+        built, problems = report.build(folder.name, todo, results, options.seeds, claims, [*arms, "full"], grid)
+        pictures = publish(folder, todo, built, run, shlex.join(["python", *sys.argv]), figures, fresh=ran > 0)
+    lines = [report.text(built), f"report    {_short(folder / 'report.json')}", f"table     {_short(folder / 'table.md')}"]
+    _say("\n".join(lines + [f"{'' if place else 'pictures':10}{_short(folder / name)}" for place, name in enumerate(pictures)]))
     for problem in dict.fromkeys(problems):
         print(problem, file=sys.stderr)
     failed = sum("error" in result for result in results.values())
     if failed:
-        print(f"{failed} of {total} cells failed; the same command tries them again", file=sys.stderr)
+        print(f"{failed} of {len(results)} cells failed; the same command tries them again", file=sys.stderr)
     return 1 if failed or problems else 0
 
 
@@ -108,7 +130,12 @@ def _parse(arguments, run, seeds):
     parser = argparse.ArgumentParser(
         prog=f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else experiment_name(run),
         description=(getattr(module, "__doc__", None) or experiment_name(run)).strip(),
-        epilog="A cell (an arm, a point of the grid, a seed) that is finished is not run again. Order and workers change no number.",
+        epilog="""A cell (an arm, a point of the grid, a seed) that is finished is not run again. Order and workers change no number.
+
+exit status: 0  done
+             1  a cell failed, a claim could not be evaluated, or a result could not be written
+             2  a wrong argument, or another process works in the folder of results: nothing was run
+           130  interrupted by Ctrl-C, 143 by SIGTERM: the same command goes on from there""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -126,6 +153,8 @@ def _parse(arguments, run, seeds):
     flag("--data-dir", metavar="DIR", help="where data sets lie (default: $CLJAX_DATA, else ~/.cache/cljax)")
     flag("--out", default="runs", metavar="DIR", help="where results go (default: %(default)s)")
     flag("--workers", type=int, nargs="?", const=os.cpu_count(), default=1, metavar="N", help="run cells in N processes (without N: one a core)")
+    flag("--cluster", metavar="ADDRESS", help="run cells on the dask cluster whose scheduler is at this address (needs cljax[cluster])")
+    flag("--restart", action="store_true", help="run finished cells again too: what is there is moved to DIR/<experiment>/aside, not deleted")
     flag("--full", action="store_true", help="run the paper's scale instead of the arms")
     flag("--list", action="store_true", help="print arms, fields and claims, and run nothing")
     options, unknown = parser.parse_known_args(arguments)
@@ -149,15 +178,23 @@ def _chosen(options, arms, full):
     return {"full": full}
 
 
-def _refuse(error, code=2):
-    print(f"error: {error}", file=sys.stderr)
+def _left(line, code):
+    print(line, file=sys.stderr)
     return code
 
 
-def _interrupted(folder, todo, total, code):
-    done = sum((folder / "cells" / key / "result.json").exists() for key in {cell.key for cell in todo})
-    print(f"\ninterrupted: {done} of {total} cells are finished and kept in {_short(folder)}; the same command goes on from there", file=sys.stderr)
-    return code
+def _say(text):
+    """Prints to a reader who may have left, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes there
+
+
+def _kept(folder, todo):
+    keys = {cell.key for cell in todo}
+    done = sum((folder / "cells" / key / "result.json").exists() for key in keys)
+    return f"{done} of {len(keys)} cells are finished and kept in {_short(folder)}; the same command goes on from there"
 
 
 def _leave_on_sigterm():
@@ -165,6 +202,17 @@ def _leave_on_sigterm():
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def _send_again(hook, swallowed):
+    """Sends Ctrl-C, or SIGTERM, once more that came in a finaliser or in a callback of the garbage collector, where Python drops exceptions."""
+    number = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(swallowed.exc_type)
+    if number is None:
+        hook(swallowed)
+    else:
+        timer = threading.Timer(0.02, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
 
 
 def _short(path):

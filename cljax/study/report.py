@@ -7,7 +7,7 @@ import math
 import platform
 from pathlib import Path
 
-from cljax.study import cells
+from cljax.study import files
 from cljax.study.claims import VERDICTS, assess, estimate, met
 from cljax.study.grid import label, points
 
@@ -30,8 +30,8 @@ def build(experiment, todo, results, seeds, claims=(), known=(), grid=None):
       grid: the grid in the form of `grid.parse_sets`.
 
     Returns:
-      `{"experiment", "seeds", "arms", "claims", "data", "versions", "device", "seconds"}` with tuples and numbers as they are (`cells.dumps` makes
-      JSON of it), and a list of lines. `seconds` is what the cells took, whenever they ran.
+      `{"experiment", "seeds", "arms", "claims", "failed", "data", "versions", "device", "seconds"}`, with tuples and numbers as they are
+      (`files.dumps` makes JSON of it), and a list of lines. `seconds` is what the cells took, whenever they ran.
     """
     arms = {}
     for cell in todo:
@@ -46,17 +46,25 @@ def build(experiment, todo, results, seeds, claims=(), known=(), grid=None):
             table[arm][name] = {"values": values, "mean": mean, "interval": interval}
     entries, problems = _judged(todo, results, seeds, claims, known, [label(point) for point in points(grid or {})])
     done = [result for result in {cell.key: results[cell.key] for cell in todo}.values() if "metrics" in result]
+    failed = [{"arm": cell.arm, "seed": cell.seed, "reason": last_line(results[cell.key]["error"])} for cell in todo if "error" in results[cell.key]]
     report = {
         "experiment": experiment,
         "seeds": seeds,
         "arms": table,
         "claims": entries,
+        "failed": failed,
         "data": functools.reduce(lambda found, result: found | result["data"], done, {}),
         "versions": versions(),
         "device": "; ".join(dict.fromkeys(result["device"] for result in done)),
         "seconds": round(sum(result["seconds"] for result in done), 3),
     }
     return report, problems
+
+
+def last_line(text):
+    """The line of a traceback that says what happened; JAX adds a note on its own frames below it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip().strip("-") and not line.startswith("For simplicity, JAX has removed")]
+    return lines[-1] if lines else ""
 
 
 def _judged(todo, results, seeds, claims, known, suffixes):
@@ -101,7 +109,7 @@ def read(folder):
     """The report in a folder, or None."""
     try:
         return json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 
@@ -159,10 +167,11 @@ def _metrics(report, curve):
 
 def rows(report, names):
     """The table of arms x metrics as texts, its heading first."""
-    body = []
+    body, failed = [], {entry["arm"] for entry in report.get("failed", ())}
     for arm, metrics in report["arms"].items():
-        body.append([arm, *(number(**metrics[name]) if name in metrics else "-" for name in names)])
-    return [["arm", *names], *body]
+        absent = "failed" if not metrics and arm in failed else "-"
+        body.append([arm, *(number(**metrics[name]) if name in metrics else absent for name in names or ["result"])])
+    return [["arm", *(names or ["result"])], *body]
 
 
 def claim_rows(report):
@@ -172,10 +181,20 @@ def claim_rows(report):
     ]
 
 
+def failed_rows(report):
+    """The table of failed cells as texts, its heading first; equal reasons of an arm's seeds on one row."""
+    groups = {}
+    for entry in report.get("failed", ()):
+        groups.setdefault((entry["arm"], entry["reason"]), []).append(str(entry["seed"]))
+    return [["failed", "seeds", "reason"], *([arm, ", ".join(seeds), reason] for (arm, reason), seeds in groups.items())]
+
+
 def text(report, width=120):
-    """The report for a terminal: the table, cut into blocks of columns that fit the width, and the verdicts."""
+    """The report for a terminal: the table, cut into blocks of columns that fit the width, the verdicts, and what failed."""
     lines = [f"{report['experiment']}: {_size(report)}", ""]
     names = scalar_metrics(report)
+    if not names and report.get("failed"):
+        lines += [*_columns(rows(report, [])), ""]
     while names:
         count = len(names)
         while count > 1 and len(_columns(rows(report, names[:count]))[0]) > width:
@@ -184,6 +203,8 @@ def text(report, width=120):
         names = names[count:]
     if report["claims"]:
         lines += [*_columns(claim_rows(report)), ""]
+    if report.get("failed"):
+        lines += [*_columns([[*row[:2], row[2][: max(width - 40, 40)]] for row in failed_rows(report)]), ""]
     return "\n".join(lines)
 
 
@@ -216,6 +237,8 @@ def markdown(report, command="", title="", pictures=(), level=1, folder=""):
     lines += [f"{_size(report)}.", "", *_pipes(rows(report, scalar_metrics(report))), ""]
     if report["claims"]:
         lines += [f"{'#' * (level + 1)} Claims", "", *_pipes(claim_rows(report)), ""]
+    if report.get("failed"):
+        lines += [f"{'#' * (level + 1)} Failed cells", "", *_pipes(failed_rows(report)), ""]
     lines += [line for name in pictures for line in (f"![{Path(name).stem}]({_link(folder + name)})", "")]
     data = "; ".join(f"{name} ({', '.join(f'{fact} {value}' for fact, value in facts.items())})" for name, facts in report["data"].items())
     facts = {
@@ -267,5 +290,5 @@ def page(out):
             f"[table]({_link(f'{name}/table.md')}) · [numbers]({_link(f'{name}/report.json')})",
             "",
         ]
-    cells.write(out / "report.md", "\n".join(lines))
+    files.write(out / "report.md", "\n".join(lines))
     return out / "report.md"

@@ -1,16 +1,22 @@
 """A study from Python: arms x grid x seeds as a table, and the same table read back."""
 
+import contextlib
+import io
 import json
 import math
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
+import jax
+
 from cljax.core import check
-from cljax.study import cells, plain, report
+from cljax.study import earlier, files, keys, plain, report
 from cljax.study.execute import check_run, execute
 from cljax.study.grid import check_arms, expand, parse_grid
+from cljax.study.holding import hold
 
 
 def sweep(run, arms, *, seeds, grid=None, executor=None, out=None):
@@ -34,18 +40,23 @@ def sweep(run, arms, *, seeds, grid=None, executor=None, out=None):
     Raises:
       TypeError: an argument of a wrong kind.
       ValueError: an unknown field, a value that its field does not take, seeds below 1, a `run` that the executor's workers cannot find, a folder
-        that cannot be written, or a run that returns something else than metrics.
+        that cannot be written or that another process holds, or a run that returns something else than metrics.
+      OSError: a result cannot be kept: no space. What was kept before stays.
     """
     check_run(run, executor)
     check_arms(arms)
     check.integer("seeds", seeds, at_least=1)
     grid = parse_grid(grid, arms.values())
     todo = expand(run, arms, grid, seeds)
-    folder = prepare(out, run, todo) if out is not None else None
-    results, ran = execute(run, todo, folder and folder / "cells", executor=executor)
-    if folder:
-        built, _ = report.build(folder.name, todo, results, seeds, grid=grid)
-        publish(folder, built, run, "study.sweep", fresh=ran > 0)
+    if out is None:
+        results, _ = execute(run, todo, executor=executor)
+    else:
+        with opened(out, run) as folder:
+            for line in prepare(folder, run, todo):
+                print(line, file=sys.stderr)
+            results, ran = execute(run, todo, folder / "cells", executor=executor)
+            built, _ = report.build(folder.name, todo, results, seeds, grid=grid)
+            publish(folder, todo, built, run, "study.sweep", fresh=ran > 0)
     return _frame([(cell.base, cell.seed, cell.point, results[cell.key].get("metrics")) for cell in todo])
 
 
@@ -59,7 +70,7 @@ def load(dir):
       The DataFrame that `sweep` returned; cells that failed, or were not reached, have NaN.
 
     Raises:
-      ValueError: the folder holds no study, or several.
+      ValueError: the folder holds no study, or several, or its list of cells is damaged. Of a damaged result there is a warning.
     """
     folder = Path(dir)
     if not (folder / "cells.json").is_file():
@@ -68,11 +79,15 @@ def load(dir):
             several = f"several experiments: {', '.join(path.name for path in found)}" if found else "none"
             raise ValueError(f"dir must be the folder of an experiment (it holds cells.json), got {folder}, in which there is {several}")
         folder = found[0]
-    index = json.loads((folder / "cells.json").read_text(encoding="utf-8"))
+    try:
+        index = json.loads((folder / "cells.json").read_bytes())
+        listed = [(cell["arm"], cell["seed"], {name: _tuples(value) for name, value in cell["set"].items()}, cell["key"]) for cell in index]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{folder / 'cells.json'} is damaged: the command that made it writes it anew, and runs no finished cell again") from None
     rows = []
-    for cell in index:
-        result = cells.finished(folder / "cells" / cell["key"])
-        rows.append((cell["arm"], cell["seed"], {name: _tuples(value) for name, value in cell["set"].items()}, result and result["metrics"]))
+    for *cell, key in listed:
+        result = files.finished(folder / "cells" / key, lambda path: warnings.warn(f"{path} is damaged: its cell counts as failed", stacklevel=4))
+        rows.append((*cell, result and result["metrics"]))
     return _frame(rows)
 
 
@@ -82,46 +97,70 @@ def experiment_name(run):
     return path.stem if path else run.__name__
 
 
-def prepare(out, run, todo):
-    """Makes the experiment's folder, lists its cells in `cells.json`, describes each in its `config.json`, and returns the folder.
+@contextlib.contextmanager
+def opened(out, run):
+    """Makes the experiment's folder and holds it: nobody else works there at the same time. Of several processes of one run the first does so.
 
     Raises:
-      ValueError: the folder cannot be written.
+      ValueError: the folder cannot be written, or another process holds it.
     """
     folder = Path(out).expanduser().absolute() / experiment_name(run)
-    try:
-        (folder / "cells").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder / "cells"):
-            pass
-        index = [{"arm": cell.base, "seed": cell.seed, "set": cell.point, "key": cell.key} for cell in todo]
-        cells.write(folder / "cells.json", cells.dumps(index))
-        for cell in todo:
-            about = folder / "cells" / cell.key / "config.json"
-            if not about.exists():
-                facts = {"experiment": folder.name, "arm": cell.arm, "seed": cell.seed, "config": plain.encode(cell.config, run.__module__)}
-                cells.write(about, cells.dumps(facts | {"script": str(plain.script(run) or "")}))
-    except OSError as error:
-        raise ValueError(f"out must be a folder that can be written, got {os.fspath(out)!r}: {error.strerror or error}") from None
-    return folder
+    with contextlib.ExitStack() as stack:
+        try:
+            (folder / "cells").mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder / "cells"):
+                pass
+            if jax.process_index() == 0:
+                stack.enter_context(hold(folder))
+        except OSError as error:
+            raise ValueError(f"out must be a folder that can be written, got {os.fspath(out)!r}: {error.strerror or error}") from None
+        yield folder
 
 
-def publish(folder, built, run, command, figures=None, fresh=True):
-    """Writes report, table and pictures, and returns the names of the pictures; they are not drawn again where nothing has changed."""
-    text, table, old = cells.dumps(built), folder / "table.md", folder / "report.json"
+def prepare(folder, run, todo, *, population=False, restart=False):
+    """Lists a study's cells in `cells.json`, describes each in its `config.json`, and gives lines on what is begun anew though it was there before.
+
+    Raises:
+      Unwritable: no space.
+    """
+    lines, fresh = [earlier.restart(folder / "cells", todo)] if restart else [], {}
+    files.write(folder / "cells.json", _index(todo))
+    for cell in todo:
+        about = folder / "cells" / cell.key / "config.json"
+        if not about.exists():
+            depends = keys.facts(run, cell.config, cell.seed, population)
+            fresh[cell.key] = cell, depends
+    lines += [] if restart else earlier.changes(folder / "cells", fresh.values())
+    for cell, depends in fresh.values():
+        facts = {"experiment": folder.name, "arm": cell.arm, "seed": cell.seed, "config": plain.encode(cell.config, run.__module__)}
+        facts |= {"script": str(plain.script(run) or ""), "depends": depends}
+        files.write(folder / "cells" / cell.key / "config.json", files.dumps(facts))
+    return lines
+
+
+def _index(todo):
+    return files.dumps([{"arm": cell.base, "seed": cell.seed, "set": cell.point, "key": cell.key} for cell in todo])
+
+
+def publish(folder, todo, built, run, command, figures=None, fresh=True):
+    """Writes report, table and pictures, all or none, and returns the names of the pictures; they are not drawn again where nothing has changed.
+
+    Raises:
+      Unwritable: no space.
+    """
+    text, before = files.dumps(built), files.published(folder)
     built = json.loads(text)
-    same = not fresh and table.exists() and old.exists() and old.read_text(encoding="utf-8") == text
-    pictures = sorted(path.name for path in folder.glob("*.png"))
-    if not (same and pictures):
-        for name in ["table.md", *pictures]:  # the table is written last: its presence says that all pictures are there
-            (folder / name).unlink(missing_ok=True)
-        cells.write(old, text)
-        pictures = _draw(folder, built, figures)
+    same = not fresh and before.get("report.json") == text.encode()
+    drawn = {name: content for name, content in before.items() if name.endswith(".png")} if same else {}
+    drawn = drawn or _draw(built, figures)
     title = (getattr(sys.modules.get(run.__module__), "__doc__", None) or "").strip().partition("\n")[0]
-    cells.write(table, report.markdown(built, command, title, pictures))
-    return pictures
+    written = {"cells.json": _index(todo), "table.md": report.markdown(built, command, title, sorted(drawn)), "report.json": text}
+    files.replace(folder, drawn | written, stale=[path.name for path in folder.glob("*.png") if path.name not in drawn])
+    return sorted(drawn)
 
 
-def _draw(folder, built, figures):
+def _draw(built, figures):
+    """The pictures, `{name: PNG}`."""
     from cljax.study.figures import default_figures
 
     try:
@@ -131,11 +170,11 @@ def _draw(folder, built, figures):
             raise
         print(f"figures: {type(error).__name__}: {error}; drawing the default pictures instead", file=sys.stderr)
         drawn = default_figures(built)
-    names = []
+    pictures = {}
     for name, figure in drawn.items():
-        names.append(f"{name.replace('/', '-')}.png")
-        figure.savefig(folder / names[-1], dpi=200)
-    return sorted(names)
+        figure.savefig(buffer := io.BytesIO(), format="png", dpi=200)
+        pictures[f"{name.replace('/', '-')}.png"] = buffer.getvalue()
+    return pictures
 
 
 def _tuples(value):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cljax import study
-from cljax.study import cells, execute, grid, keys, plain
+from cljax.study import cells, execute, executors, files, grid, keys, plain
 
 
 class Colour(enum.Enum):
@@ -112,18 +112,18 @@ def test_anything_but_metrics_is_refused(metrics):
 
 def test_a_kept_result_comes_back_to_the_bit(tmp_path):
     metrics = {"a": 0.1 + 0.2, "b": [1e-300, math.inf, -math.inf], "c": math.nan}
-    cells.keep(tmp_path, {"metrics": metrics, "data": {"digits": {"rows": 3}}, "device": "", "seconds": 0.5})
-    read = cells.finished(tmp_path)
+    files.keep(tmp_path, {"metrics": metrics, "data": {"digits": {"rows": 3}}, "device": "", "seconds": 0.5})
+    read = files.finished(tmp_path)
     assert read["metrics"]["a"] == 0.1 + 0.2 and read["metrics"]["b"] == metrics["b"] and math.isnan(read["metrics"]["c"])
     assert read["data"] == {"digits": {"rows": 3}}
     json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)  # strict JSON
     (tmp_path / "result.json").write_text('{"metr')
-    assert cells.finished(tmp_path) is None
+    assert files.finished(tmp_path) is None
 
 
 def test_json_keeps_texts_and_puts_numbers_on_one_line():
     value = {"a": [1.0, None, 3], "b": [[0.5, 2.0], []], "c": ["x [ 1 ]", 'y "[\n'], "d": {"e": [{"f": [1]}]}}
-    text = cells.dumps(value | {"bad": [math.nan, 1.0]})
+    text = files.dumps(value | {"bad": [math.nan, 1.0]})
     assert json.loads(text, parse_constant=pytest.fail) == value | {"bad": [None, 1.0]}
     assert ' "a": [1.0, null, 3],' in text.splitlines()
 
@@ -152,7 +152,7 @@ def test_a_vmapped_population_agrees_with_its_seeds_one_by_one(tiny, tmp_path):
     for cell in todo:
         alone = cells.run_cell(tiny.run, cell.config, cell.seed)["metrics"]
         np.testing.assert_allclose(together[cell.key]["metrics"]["score"], alone["score"], rtol=1e-6)
-        np.testing.assert_allclose(cells.finished(tmp_path / cell.key)["metrics"]["loss over steps"], alone["loss over steps"], rtol=1e-5)
+        np.testing.assert_allclose(files.finished(tmp_path / cell.key)["metrics"]["loss over steps"], alone["loss over steps"], rtol=1e-5)
 
 
 def test_a_worker_gives_the_same_numbers_and_one_that_dies_costs_no_cell(tiny, tmp_path):
@@ -176,7 +176,7 @@ class Deadly(concurrent.futures.ThreadPoolExecutor):
 
 def test_a_cell_that_always_kills_its_worker_fails_alone(tiny, tmp_path, monkeypatch):
     renewed = []
-    monkeypatch.setattr(execute, "_renewed", lambda executor, workers, own: renewed.append(executor) or (executor, own))
+    monkeypatch.setattr(executors, "renewed", lambda executor, own: renewed.append(executor) or (executor, own))
     todo = grid.expand(tiny.run, {"plain": tiny.Config()}, {}, 3)
     with Deadly(2) as pool:
         results, _ = execute.execute(tiny.run, todo, tmp_path, executor=pool)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cljax import study
-from cljax.study import execute
+from cljax.study import executors
 from cljax.study.__main__ import command
 
 
@@ -46,7 +46,7 @@ def test_a_study_writes_report_table_and_pictures(start, tmp_path):
     code, out, _ = start(figures=None)
     built = report(tmp_path)
     assert code == 0
-    assert list(built) == ["experiment", "seeds", "arms", "claims", "data", "versions", "device", "seconds"]
+    assert list(built) == ["experiment", "seeds", "arms", "claims", "failed", "data", "versions", "device", "seconds"]
     assert built["experiment"] == "tiny" and built["seeds"] == 2 and list(built["arms"]) == ["plain", "better", "quiet"]
     score, curve = (built["arms"]["better"][name] for name in ("score", "score over steps"))
     assert list(score) == ["values", "mean", "interval"] and len(score["values"]) == 2
@@ -295,8 +295,8 @@ def test_a_page_over_nothing_is_refused(tmp_path, capsys):
 def test_an_accelerator_has_one_process(monkeypatch):
     monkeypatch.setattr("jax.default_backend", lambda: "tpu")
     with pytest.raises(ValueError, match="workers must be 1 on an accelerator, which one process holds, got 2"):
-        execute.check_workers(2)
-    execute.check_workers(1)
+        executors.check_workers(2)
+    executors.check_workers(1)
 
 
 def test_a_script_that_is_interrupted_says_how_to_go_on_and_leaves_nothing_behind(script, tmp_path):
