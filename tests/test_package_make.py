@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,9 @@ pytestmark = pytest.mark.skipif(MAKE is None, reason="make is not installed")
 @pytest.fixture
 def make(tmp_path):
     """Runs make in a folder with the Makefile, where PATH holds the shell's tools and what the test puts into `bin/`."""
-    for name in ("Makefile", "pyproject.toml", "requirements.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "tests").mkdir()
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "tests/floor.txt"):
+        shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "bin").mkdir()
     for tool in ("sh", "touch", "mkdir", "rm", "mv", "test", "echo"):
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
@@ -77,3 +79,29 @@ def test_an_environment_that_is_whole_is_used_and_one_that_was_cut_off_is_made_a
     os.utime(tmp_path / ".venv/installing", (2**32, 2**32))  # begun after the stamp was written
     commands = make("-n", "demo").stdout
     assert commands.startswith("test ! -e .venv/installing || rm -rf .venv\n") and "pip install" in commands and commands.endswith(run)
+
+
+def test_the_floor_has_an_environment_of_its_own_and_leaves_the_first_one_alone(make, tmp_path):
+    python_of_version(tmp_path / "bin/python3.11", "3.11")
+    for room in ("losses", "experiments", "reliability"):
+        (tmp_path / "tests" / room).mkdir()
+    *install, run = make("-n", "floor").stdout.splitlines()
+    assert run == ".venv-floor/bin/python -m pytest -n auto tests/losses/ cljax"
+    assert all(".venv/" not in line for line in install) and install[-1] == "mv .venv-floor/installing .venv-floor/ok"
+    (command,) = (line for line in install if "uv pip install" in line)
+    assert command.count("-c tests/floor.txt -e '.[dev]'") == 2  # by uv, and by pip where it isn't there
+    python_of_version(tmp_path / ".venv-floor/bin/python", "3.11")
+    (tmp_path / ".venv-floor/ok").touch()
+    assert make("-n", "floor").stdout == run + "\n"
+
+
+def test_the_floor_is_what_the_requirements_say():
+    pins = re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "tests/floor.txt").read_text(), re.MULTILINE)
+    required = dict(re.findall(r"^([\w-]+)>=(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    assert {"jax", "jaxlib", "flax", "numpy"} <= dict(pins).keys()
+    assert all(version == required["jax" if name == "jaxlib" else name] for name, version in pins)
+
+
+def test_the_long_tests_are_asked_for_by_name(make, tmp_path):
+    python_of_version(tmp_path / "bin/python3.11", "3.11")
+    assert make("-n", "soak").stdout.endswith("\nSOAK=1 .venv/bin/python -m pytest tests/reliability -n auto\n")
