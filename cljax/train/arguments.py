@@ -13,7 +13,7 @@ from cljax.train.bound import bind
 from cljax.train.draws import Draws
 
 
-def check_options(steps, after, name, chunk, save_seconds, folder, log):
+def check_options(steps, after, name, chunk, save_seconds, folder, log, nan):
     """Raises TypeError or ValueError that names the first option that cannot be."""
     check.integer("steps", steps, at_least=0, at_most=2**31 - 1)
     check.integer("chunk", chunk, at_least=1)
@@ -32,6 +32,7 @@ def check_options(steps, after, name, chunk, save_seconds, folder, log):
         raise TypeError(f"folder must be a path or None, got {type(folder).__name__}")
     if log is not None and not callable(log):
         raise TypeError(f"log must be a function or None, got {type(log).__name__}")
+    check.choice("nan", nan, ("stop", "keep"))
 
 
 def one_key(key):

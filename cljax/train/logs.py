@@ -2,7 +2,11 @@
 
 import contextlib
 import csv
+import os
+import time
 import warnings
+
+from cljax.train.checkpoint import writing
 
 
 @contextlib.contextmanager
@@ -27,9 +31,10 @@ def open_logs(position, *, name, steps, folder, progress, log):
         if log is not None:
             sinks.append(lambda rows: [log(step, row) for step, row in rows])
 
-        def write(stop):
+        def write(stop, last=None):
             nonlocal shown
             rows, shown = position.rows(shown, stop), stop
+            rows = [(step, row) for step, row in rows if last is None or step <= last]
             for sink in sinks if rows else ():
                 sink(rows)
 
@@ -37,9 +42,16 @@ def open_logs(position, *, name, steps, folder, progress, log):
 
 
 def write_table(path, position):
-    """Writes the table of a run that is over, where there is none."""
-    if not path.exists() and position.step:
-        _table(path, position)(position.rows(0, position.step))
+    """Writes the table of a run that is over anew, where it is not there or lacks its last line: a process was killed before it came to that."""
+    if position.step:
+        rows = position.rows(0, position.step)
+        try:
+            with open(path, newline="") as file:
+                whole = list(csv.reader(file))[-1][1:] == _line(rows[-1], _columns(rows))[1:]
+        except (OSError, IndexError):
+            whole = False
+        if not whole:
+            _table(path, position)(rows)
 
 
 def _table(path, position):
@@ -47,33 +59,58 @@ def _table(path, position):
     columns = []
 
     def write(rows):
-        new = {name: None for _, row in rows for name in row if name not in columns}
-        if new or not columns:
+        new = [name for name in _columns(rows) if name not in columns]
+        anew = bool(new) or not columns
+        if anew:
             columns.extend(new)
             rows = position.rows(0, rows[-1][0])
-        with open(path, "w" if rows[0][0] == 1 else "a", newline="") as file:
-            table = csv.writer(file)
-            if rows[0][0] == 1:
-                table.writerow(["step", *columns])
-            table.writerows([step, *(f"{row[name]:.9g}" if name in row else "" for name in columns)] for step, row in rows)
+            columns.extend(name for name in _columns(rows) if name not in columns)
+        with writing(path):
+            place = path.with_name(f".{path.name}-{os.getpid()}") if anew else path
+            if not anew and not path.exists():
+                raise FileNotFoundError(2, "it was removed")
+            with open(place, "w" if anew else "a", newline="") as file:
+                table = csv.writer(file)
+                table.writerows(([["step", *columns]] if anew else []) + [_line(row, columns) for row in rows])
+            if anew:
+                place.replace(path)
 
     return write
 
 
+def _columns(rows):
+    return list(dict.fromkeys(name for _, row in rows for name in row))
+
+
+def _line(numbered, columns):
+    step, row = numbered
+    return [str(step), *(f"{row[name]:.9g}" if name in row else "" for name in columns)]
+
+
 @contextlib.contextmanager
 def _events(folder, step):
-    import tensorboardX
+    # Not through SummaryWriter: its thread dies of a full disk, and the run would wait for it for ever.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
-    # The events of a run that was killed may reach beyond its checkpoint: those are purged.
-    writer = tensorboardX.SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    place = folder / "events"
+    with writing(place):
+        writer = EventsWriter(str(place))
+        if step:  # the events of a run that was killed may reach beyond its checkpoint: those are purged
+            writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def write(rows):
         step, row = rows[-1]
-        for name, value in row.items():
-            writer.add_scalar(name, value, step)
+        with writing(place):
+            values = [Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
+            writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
-    with contextlib.closing(writer):
+    try:
         yield write
+    finally:
+        with contextlib.suppress(OSError):  # of a full disk the table and the checkpoints have told
+            writer.close()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ class Position:
     """
 
     def __init__(self):
-        self.step, self.calls, self._starts, self._blocks = 0, [], [], []
+        self.step, self.calls, self._starts, self._blocks, self._sound = 0, [], [], [], 0
 
     def add(self, metrics, count):
         """Notes the metrics of `count` steps, as a program returns them; they stay on the device until they are asked for."""
@@ -28,7 +28,7 @@ class Position:
         """Goes to where `kept` stands: a dict of `step`, `metrics` and `calls`."""
         if kept["step"]:
             self.add(kept["metrics"], kept["step"])
-        self.calls = kept["calls"]
+        self._sound, self.calls = self.step, kept["calls"]
 
     def mark(self):
         """What differs between any two positions of a run."""
@@ -44,6 +44,17 @@ class Position:
         first, last = (bisect.bisect_left(self._starts, self.step if bound is None else bound) for bound in (start, stop))
         self._blocks[first:last] = [(_fetch(*block), block[1]) for block in self._blocks[first:last]]
         return join([metrics for metrics, _ in self._blocks[first:last]])
+
+    def find_nan(self, stop):
+        """The first of the steps up to `stop` that has a metric with a NaN, as `(step, name)`, the first step being 1; None where none has."""
+        start = self._sound
+        if stop <= start:
+            return None
+        rows = {name: np.isnan(values).reshape(stop - start, -1).any(1) for name, values in self.metrics(start, stop).items() if values.size}
+        found = [(start + int(np.argmax(bad)) + 1, name) for name, bad in rows.items() if bad.any()]
+        if not found:
+            self._sound = stop
+        return min(found, key=operator.itemgetter(0), default=None)
 
     def names(self):
         """The names of the step's metrics, once a step was taken."""

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import numpy as np
 
 from cljax.core import provenance
 
-CODE = "code"  # the one fact in which a run and its checkpoint may differ
+_SOURCES = {"code": "file of the step, the draw or a hook", "package": "version of cljax"}  # the facts that are no values
 
 
 def facts(key, state, step, data, after):
@@ -23,17 +24,33 @@ def facts(key, state, step, data, after):
 
     Arrays appear as a digest of their content, so that a run that goes on with other data is noticed.
     """
+    package = provenance.package_digest()[:16]
     code = sorted({_code(function) for bound in [step, *filter(callable, data), *(hook for _, hook in after)] for function in _functions(bound)})
     kinds = {f"state{jax.tree_util.keystr(path)}": f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-    values = {"key": key, "step": step, "data": data, "after": list(after), CODE: _hash("".join(code))}
+    values = {"key": key, "step": step, "data": data, "after": list(after), "code": _hash("".join(code)), "package": package}
     return kinds | {name: text for root, value in values.items() for name, text in _describe(root, value)}
 
 
 def difference(here, there):
-    """One line that says in what two dicts of facts differ, but for the code, or None."""
-    names = [name for name in {**there, **here} if name != CODE and here.get(name) != there.get(name)]
+    """One line that says in which values two dicts of facts differ, or None."""
+    names = [name for name in {**there, **here} if name not in _SOURCES and here.get(name) != there.get(name)]
     lines = [f"{name} is {here.get(name, 'absent')} here and {there.get(name, 'absent')} there" for name in names[:3]]
     return ", ".join(lines) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else None
+
+
+def source_difference(here, there):
+    """What source differs, or None."""
+    return next((text for name, text in _SOURCES.items() if here.get(name) != there.get(name)), None)
+
+
+def set_aside(folder):
+    """Moves all that a stage has written into a folder of its own inside of `folder`, the first `aside-<n>` that is free, and gives it."""
+    aside = folder / f"aside-{next(n for n in itertools.count(1) if not (folder / f'aside-{n}').exists())}"
+    aside.mkdir()
+    for path in folder.iterdir():
+        if not path.name.startswith((".", "aside-")):
+            path.rename(aside / path.name)
+    return aside
 
 
 def shared_folder(folder):
@@ -44,7 +61,7 @@ def shared_folder(folder):
 def digest(facts, state, steps):
     """One digest of all that a stage depends on: its facts, its first state, its length and the package."""
     content = dict(item for path, leaf in jax.tree_util.tree_leaves_with_path(state) for item in _describe(jax.tree_util.keystr(path), leaf))
-    return _hash(json.dumps([facts, content, steps, provenance.package_digest()], sort_keys=True))
+    return _hash(json.dumps([facts, content, steps], sort_keys=True))
 
 
 def _describe(name, value):

@@ -71,7 +71,7 @@ def test_a_traced_run_keeps_the_same(toy):
 def test_other_code_of_the_evaluation_is_noticed(tmp_path, monkeypatch):
     run(NUMBERS, folder=tmp_path)
     monkeypatch.setattr(stage, "_code", lambda function: function.__name__.replace("evaluate", "changed"))
-    with pytest.warns(UserWarning, match="was saved by other code"):
+    with pytest.warns(UserWarning, match="was saved by another file of the step, the draw or a hook"):
         run(NUMBERS, folder=tmp_path)
 
 

@@ -86,6 +86,14 @@ def test_a_run_goes_on_to_more_steps(toy, tmp_path):
     assert toy.equal(toy.fit(10, folder=tmp_path), toy.fit(10))
 
 
+@pytest.mark.errors
+def test_nothing_starts_anew_beside_a_checkpoint_that_is_not_on_the_way(toy, tmp_path):
+    toy.fit(5, folder=tmp_path)
+    (tmp_path / "fit" / "checkpoints" / "5-1").rename(tmp_path / "away")  # what is left has a call of the hook that a longer run does not make
+    with pytest.raises(ValueError, match="steps must be those of a run that passes '.*/5-2', with the hooks that were called there, got 10"):
+        toy.fit(10, folder=tmp_path)
+
+
 def test_saves_go_by_time_and_two_are_kept(toy, tmp_path):
     toy.fit(folder=tmp_path / "often", save_seconds=0)
     toy.fit(folder=tmp_path / "once")
@@ -95,30 +103,27 @@ def test_saves_go_by_time_and_two_are_kept(toy, tmp_path):
     assert checkpoints(tmp_path / "regular") == ["8-2"]
 
 
-def test_damaged_files_are_not_gone_on_from(toy, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_left_and_the_one_before_is_used(toy, tmp_path):
     result = toy.fit(folder=tmp_path)
     place = tmp_path / "fit" / "checkpoints"
     flip(largest(place / "10-3" / "state"))
-    with pytest.warns(UserWarning, match="10-3' is damaged: its state/.* is not what was written; going on from 10-2"):
+    with pytest.warns(UserWarning, match="10-3' is damaged: its state/.* is not what was written; going on from 10-2 instead") as warned:
         assert toy.equal(toy.fit(folder=tmp_path), result)
-    assert checkpoints(tmp_path) == ["10-2", "10-3"]  # the damaged one has made room
-    for name in ("position.pkl", "manifest.json"):
-        flip(place / "10-3" / name)
-        with pytest.warns(UserWarning, match=name):
-            assert toy.equal(toy.fit(folder=tmp_path), result)
-    flip(place / "10-3" / "position.pkl")
-    flip(place / "10-2" / "position.pkl")
-    with pytest.raises(ValueError, match="no sound checkpoint is left"):
+    assert len(warned) == 1 and len(str(warned[0].message).splitlines()) == 1
+    assert checkpoints(tmp_path) == ["10-2", "10-3", "10-3-1"]
+    assert toy.equal(toy.fit(folder=tmp_path, log=stop_at(1)), result)  # read from 10-3-1, without a word
+    flip(place / "10-3-1" / "position.json")
+    (place / "10-2" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="10-3-1' is damaged: its position.json is not what was written; there is no other one to go on from"):
         toy.fit(folder=tmp_path)
+    assert checkpoints(tmp_path) == ["10-2", "10-3", "10-3-1"]
 
 
-def test_half_written_checkpoints_are_not_seen(toy, tmp_path):
+def test_half_written_checkpoints_are_swept_away(toy, tmp_path):
     result = toy.fit(8, folder=tmp_path)
-    place = tmp_path / "fit" / "checkpoints"
-    (place / "8-2" / "manifest.json").unlink()
-    (place / ".6-1-1234" / "state").mkdir(parents=True)
+    (tmp_path / "fit" / "checkpoints" / ".6-1-1234-ab" / "state").mkdir(parents=True)
     assert toy.equal(toy.fit(8, folder=tmp_path), result)
-    assert (place / "8-2" / "manifest.json").exists()
+    assert checkpoints(tmp_path) == ["8-2"]
 
 
 @pytest.mark.errors
@@ -140,16 +145,66 @@ def test_a_checkpoint_of_another_run_is_refused(toy, tmp_path):
         train.fit(jax.random.key(0), state, partial(toy.step, toy.Config()), toy.data(), steps=10, after=after, folder=tmp_path)
 
 
-def test_other_code_is_warned_of(toy, tmp_path, monkeypatch):
+@pytest.mark.parametrize("fact, text", [("code", "file of the step, the draw or a hook"), ("package", "version of cljax")])
+def test_other_source_is_warned_of(toy, tmp_path, monkeypatch, fact, text):
     result = toy.fit(folder=tmp_path)
-    monkeypatch.setattr(importlib.import_module("cljax.train.stage"), "_code", lambda function: "another text")
-    with pytest.warns(UserWarning, match="was saved by other code of the step, the draw or a hook"):
-        assert toy.equal(toy.fit(folder=tmp_path), result)
     cell = tmp_path / "study" / "cells" / "a"
     toy.fit(folder=cell, shared=True)
-    monkeypatch.undo()
+    change_source(monkeypatch, fact)
+    with pytest.warns(UserWarning, match=f"was saved by another {text}, and is read as it is"):
+        assert toy.equal(toy.fit(folder=tmp_path), result)
     toy.fit(folder=cell, shared=True)
-    assert len(list((tmp_path / "shared").iterdir())) == 2  # a shared stage of other code is another one
+    assert len(list((tmp_path / "shared").iterdir())) == 2  # a shared stage of other source is another one
+
+
+def change_source(monkeypatch, fact):
+    module, name = {"code": ("cljax.train.stage", "_code"), "package": ("cljax.core.provenance", "package_digest")}[fact]
+    monkeypatch.setattr(importlib.import_module(module), name, lambda *_: "another text")
+
+
+@pytest.mark.parametrize("change", ["rate", "data", "code", "package", "more steps, code"])
+def test_a_half_done_stage_of_another_run_is_kept_aside(toy, tmp_path, monkeypatch, change):
+    if change.startswith("more"):
+        toy.fit(8, folder=tmp_path)
+    else:
+        with pytest.raises(Stop):
+            toy.fit(folder=tmp_path, log=stop_at(3))
+    before = checkpoints(tmp_path)
+    options, text = {}, ""
+    if change == "rate":
+        options, text = {"rate": 0.2}, r"step\[0\].rate is 0.2 here and 0.1 there"
+    elif change == "data":
+        options, text = {"data": train.draws({"x": toy.X + 1, "y": toy.X}, partial(toy.draw, 8))}, r"data\[0\]\['x'\] is float32"
+    else:
+        change_source(monkeypatch, change.split()[-1])
+        text = "version of cljax changed" if change == "package" else "file of the step, the draw or a hook changed"
+    with pytest.warns(UserWarning, match=rf"held a run that stood at step \d+ of \d+ and can't be gone on from: {text}.*; it is kept in 'aside-1'"):
+        result = toy.fit(folder=tmp_path, **options)
+    assert toy.equal(result, toy.fit(**options))
+    assert sorted(path.name for path in (tmp_path / "fit" / "aside-1" / "checkpoints").iterdir()) == before
+    assert checkpoints(tmp_path) == ["10-2", "10-3"]
+
+
+def test_a_second_process_is_told_who_holds_the_folder(toy, tmp_path):
+    program = "import sys; sys.path[:0] = sys.argv[1:2]; from pathlib import Path; from cljax.train.lock import hold\n"
+    program += "with hold(Path(sys.argv[2])): print('held', flush=True); sys.stdin.read()"
+    (tmp_path / "fit").mkdir()
+    arguments = [sys.executable, "-c", program, str(Path(train.__file__).parents[2]), str(tmp_path / "fit")]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match=rf"folder is in use, '.*/fit': process {process.pid} on \S+ since .* writes to it"):
+        toy.fit(folder=tmp_path)
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    toy.fit(folder=tmp_path)
+
+    def again(number, row):
+        with pytest.raises(ValueError, match=f"another thread of this process, {os.getpid()}, writes to it"):
+            toy.fit(12, folder=tmp_path)
+
+    toy.fit(11, folder=tmp_path, log=again)
 
 
 def test_names_keep_stages_apart(toy, tmp_path):
@@ -243,31 +298,34 @@ def test_an_unwritable_folder_is_named(toy, tmp_path):
         toy.fit(folder=tmp_path / "file")
 
 
-def test_sigterm_saves_and_leaves(toy, tmp_path):
+def test_sigterm_saves_and_leaves_with_one_line(toy, tmp_path):
     run = "conftest.fit(10**6, folder=sys.argv[3], log=lambda step, row: print(step, flush=True))"
     program = f"import sys; sys.path[:0] = sys.argv[1:3]; import conftest; {run}"
     paths = [str(Path(train.__file__).parents[2]), str(Path(toy.__file__).parent), str(tmp_path)]
-    run = subprocess.Popen([sys.executable, "-c", program, *paths], stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "-c", program, *paths], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while int(run.stdout.readline()) < 20:
         pass
     run.send_signal(signal.SIGTERM)
-    run.stdout.read()
-    assert run.wait() == 128 + signal.SIGTERM
+    _, errors = run.communicate()
+    assert run.returncode == 128 + signal.SIGTERM
     reached = max(int(name.split("-")[0]) for name in checkpoints(tmp_path))
+    assert errors == f"SIGTERM after step {reached} of 1000000 of {str(tmp_path / 'fit')!r}, which is saved: the same command goes on from there\n"
     steps = []
     result = toy.fit(reached + 8, folder=tmp_path, log=lambda number, row: steps.append(number))
     assert steps[0] == reached + 1
     assert toy.equal(result, toy.fit(reached + 8))
 
 
-def test_an_interrupt_saves_and_the_handlers_come_back(toy, tmp_path):
+def test_an_interrupt_saves_and_the_handlers_come_back(toy, tmp_path, capsys):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
     def interrupt(number, row):
         if number == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         toy.fit(folder=tmp_path, log=interrupt, chunk=2)
+    assert isinstance(caught.value, SystemExit) and caught.value.code == 130
+    assert capsys.readouterr().err.startswith("SIGINT after step ")
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     assert toy.equal(toy.fit(folder=tmp_path), toy.fit())

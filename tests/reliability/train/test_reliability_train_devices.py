@@ -1,0 +1,122 @@
+"""A device more or less changes speed and nothing else: batch norm, queue, EMA and hard negatives are those of the whole batch."""
+
+import functools
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from cljax.train.program import draw_batch
+
+STEPS = 20
+CLOSE = 1e-5  # of values around 1 after 20 steps: float32 sums in another order, through Adam and the choice of hardest negatives
+SOAK = pytest.mark.skipif(not os.environ.get("SOAK"), reason="long; run by `make soak`")
+
+
+def mesh(devices):
+    return jax.set_mesh(jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,)))
+
+
+def largest(a, b):
+    leaves = zip(*(jax.tree.leaves(jax.tree.map(np.asarray, tree)) for tree in (a, b)), strict=True)
+    return max(float(np.max(np.abs(x.astype(np.float64) - y), initial=0)) for x, y in leaves)
+
+
+@pytest.fixture(scope="module")
+def alone(problem):
+    return problem.fit(steps=STEPS)
+
+
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=SOAK), 4, pytest.param(8, marks=SOAK)])
+def test_shard_map_over_devices_equals_one(problem, alone, devices):
+    with mesh(devices):
+        spread = problem.fit(steps=STEPS)
+    assert len(spread[0]["queue"].keys.sharding.device_set) == devices
+    assert largest(alone, spread) < CLOSE
+    assert int(spread[0]["queue"].pointer) == STEPS * 16 % 40  # of the global batch
+
+
+def by_pmap(problem, devices):
+    """The steps up to the first hook without `fit`."""
+    mapped = jax.pmap(functools.partial(problem.step, 0.3), "data", in_axes=(None, 0, None), devices=jax.devices()[:devices])
+    base = jax.random.fold_in(jax.random.key(0), int.from_bytes(hashlib.sha256(b"fit").digest()[:4]))
+    state, losses = problem.init(), []
+    for t in range(STEPS):
+        batch, key = draw_batch(16, ([], {"x": problem.ROWS}), base, t)
+        batch = jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), batch)
+        state, metrics = mapped(state, batch, key)
+        assert np.ptp(np.asarray(state["queue"].keys), axis=0).max() == 0  # the same on all
+        state = jax.tree.map(lambda leaf: leaf[0], state)
+        losses.append(float(np.mean(metrics["loss"])))
+    return state, np.array(losses)
+
+
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=SOAK), pytest.param(2, marks=SOAK), 4, pytest.param(8, marks=SOAK)])
+def test_pmap_equals_shard_map(problem, alone, devices):
+    state, losses = by_pmap(problem, devices)
+    np.testing.assert_allclose(losses, alone[1]["loss"], atol=CLOSE)
+    for name in ("params", "stats", "queue", "ema"):
+        assert largest(state[name], alone[0][name]) < CLOSE
+
+
+class Stop(Exception):
+    pass
+
+
+def stop(number, row):
+    if number == 2:  # while the chunk after the next one runs
+        raise Stop
+
+
+@pytest.mark.parametrize("before, after", [(4, 1), (1, 4)])
+def test_a_run_goes_on_with_another_number_of_devices(problem, alone, tmp_path, before, after):
+    with mesh(before), pytest.raises(Stop):
+        problem.fit(steps=STEPS, folder=tmp_path, log=stop)
+    steps = []
+    with mesh(after):
+        result = problem.fit(steps=STEPS, folder=tmp_path, log=lambda number, row: steps.append(number))
+    assert steps[0] > 2 and len(result[0]["table"].sharding.device_set) == after
+    assert largest(result, alone) < CLOSE
+
+
+def start(problem, folder, steps, environment, processes=2):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, problem.__file__, str(folder)]
+    options = dict(env=environment | {"XLA_FLAGS": ""}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return [subprocess.Popen([*command, *map(str, (n, processes, port, steps))], **options) for n in range(processes)]
+
+
+def test_a_run_goes_on_in_two_processes_and_back_in_one(problem, alone, environment, tmp_path):
+    with pytest.raises(Stop):
+        problem.fit(steps=STEPS, folder=tmp_path, log=stop)
+    first, second = [(process.communicate(timeout=300), process.returncode) for process in start(problem, tmp_path, STEPS - 4, environment)]
+    assert (first[1], second[1]) == (0, 0), first[0][1] + second[0][1]
+    steps = [int(line) for line in first[0][0].splitlines() if line.isdecimal()]
+    assert 2 < steps[0] < steps[-1] == STEPS - 4
+    assert not [line for line in second[0][0].splitlines() if line.isdecimal()]  # the first one alone tells
+    steps = []
+    result = problem.fit(steps=STEPS, folder=tmp_path, log=lambda number, row: steps.append(number))
+    assert steps == list(range(STEPS - 3, STEPS + 1))
+    assert largest(result, alone) < CLOSE
+
+
+@SOAK
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_signal_to_one_process_stops_all_and_saves(problem, environment, tmp_path, who):
+    processes = start(problem, tmp_path, 10**6, environment)
+    for line in processes[0].stdout:
+        if line.strip().isdecimal() and int(line) > 20:
+            break
+    processes[who].send_signal(signal.SIGTERM)
+    (out, errors), _ = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], errors
+    reached = max(int(path.name.split("-")[0]) for path in (tmp_path / "fit" / "checkpoints").iterdir())
+    assert f"SIGTERM after step {reached} of 1000000" in errors

@@ -1,0 +1,97 @@
+"""A run that is killed anywhere, and started again, ends with the bits of one that was not."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cljax.train import checkpoint
+from cljax.train.store import Store
+
+SOAK = pytest.mark.skipif(not os.environ.get("SOAK"), reason="long; run by `make soak`")
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL at this very place: nothing cleans up after it."""
+
+
+def killed(problem, folder, seed, environment):
+    """One process that runs the stages until it is killed, or to the end."""
+    command = [sys.executable, problem.__file__, str(folder), str(seed)]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode in (0, -signal.SIGKILL), process.stderr
+    assert "damaged" not in process.stderr and "aside" not in process.stderr
+    return process.returncode
+
+
+def test_two_kills_cost_no_bit(problem, whole, equal, environment, tmp_path):
+    codes = [killed(problem, tmp_path, seed, environment) for seed in (1, 2)]
+    assert -signal.SIGKILL in codes
+    assert equal(problem.run(tmp_path), whole)
+
+
+@SOAK
+def test_twenty_kills_cost_no_bit(problem, whole, equal, environment, tmp_path):
+    kills, runs = 0, 1
+    for seed in range(1000):
+        if killed(problem, tmp_path / str(runs), seed, environment):
+            kills += 1
+        else:
+            runs += 1  # it came to its end
+        if kills == 24:
+            break
+    for number in range(1, runs + 1):
+        assert equal(problem.run(tmp_path / str(number)), whole)
+        assert not [path for path in (tmp_path / str(number)).rglob(".*-*")]
+
+
+@pytest.mark.parametrize("point", ["snapshot", "_orbax", "pack", "_digests", "_publish", "_complete", "rmtree"])
+def test_a_kill_at_any_place_of_a_save_costs_no_bit(problem, one, equal, tmp_path, monkeypatch, point):
+    owner = {"pack": checkpoint.record, "rmtree": checkpoint.shutil}.get(point, checkpoint)
+    original, calls = getattr(owner, point), []
+
+    def faulty(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > 2:
+            raise Killed
+        return original(*arguments, **options)
+
+    save = Store.save
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Store, "save", lambda self, state, position, wait=False: save(self, state, position, wait=True))  # one after each chunk
+        patch.setattr(owner, point, faulty)
+        problem.fit(folder=tmp_path, name="stage-0", save_seconds=0)
+    assert equal(problem.fit(folder=tmp_path, name="stage-0"), one)
+    assert not list(tmp_path.rglob(".*-*"))
+
+
+def test_sigterm_at_random_steps_of_several_stages_costs_no_bit(problem, whole, equal, tmp_path, capfd):
+    terminated(problem, whole, equal, tmp_path, capfd, 4)
+
+
+@SOAK
+def test_many_sigterms_at_random_steps_cost_no_bit(problem, whole, equal, tmp_path, capfd):
+    for number in range(10):
+        terminated(problem, whole, equal, tmp_path / str(number), capfd, 6, seed=number + 1)
+
+
+def terminated(problem, whole, equal, folder, capfd, times, seed=0):
+    chance = random.Random(seed)
+    for _ in range(times):
+        left = chance.randint(3, 50)
+
+        def log(number, row):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with pytest.raises(SystemExit) as caught:
+            problem.run(folder, log=log, save_seconds=chance.choice([0, 30]))
+        assert caught.value.code == 143
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith("SIGTERM after step ") and line.endswith("the same command goes on from there")
+    assert equal(problem.run(folder), whole)
