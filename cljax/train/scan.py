@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cljax.train.bound import bind
+from cljax.train.hooks import Hooks
 from cljax.train.position import history, join
 from cljax.train.program import draw_batch, strong, take_step
 
 
 def scan(key, state, step, values, draw, data, hooks):
     """Trains inside of a trace; the axis "data" is bound by a `vmap` of size one.
+
+    It is one program for equal functions, static values and shapes, as outside of a trace: the arms of a population share it.
 
     Args:
       key: the run's key, folded with its name.
@@ -24,6 +28,29 @@ def scan(key, state, step, values, draw, data, hooks):
     Returns:
       The state and the history, as `fit` gives them.
     """
+    bound = [_bound(hook) for _, hook in hooks.after]
+    after = tuple((every, function) for (every, _), (function, _) in zip(hooks.after, bound, strict=True))
+    return _program(step, draw, after, hooks.steps)(key, state, values, data, [values for _, values in bound])
+
+
+def _bound(hook):
+    try:
+        return bind("hook", hook, local=True)
+    except TypeError:  # it binds what cannot be compared: its program is its own
+        return functools.partial(_call, hook), []
+
+
+def _call(hook, values, *arguments):
+    return hook(*arguments)
+
+
+@functools.lru_cache(maxsize=256)
+def _program(step, draw, after, steps):
+    return jax.jit(functools.partial(_scan, step, draw, after, steps))
+
+
+def _scan(step, draw, after, steps, key, state, values, data, of_hooks):
+    hooks = Hooks(tuple((every, functools.partial(hook, bound)) for (every, hook), bound in zip(after, of_hooks, strict=True)), steps, key)
     local = jax.vmap(functools.partial(take_step, step), in_axes=(None, None, 0, None), axis_name="data", axis_size=1)
 
     def one(state, t):

@@ -6,9 +6,9 @@ import copy
 import time
 import warnings
 
+from cljax.core.lock import hold
 from cljax.train import checkpoint, record, stage
 from cljax.train.draws import Draws
-from cljax.train.lock import hold
 from cljax.train.processes import from_first, is_first
 
 

@@ -144,6 +144,22 @@ def test_a_vmapped_population_equals_single_runs(toy):
         assert toy.difference(jax.tree.map(operator.itemgetter(number), (states, histories)), alone) < 1e-5
 
 
+def test_populations_of_two_arms_share_a_program(toy):
+    def run(rate, scale):
+        def one(key):
+            after = ((4, partial(toy.hook, scale)),)
+            return train.fit(key, toy.init(), partial(toy.step, toy.Config(rate)), toy.data(), steps=11, after=after)[1]["size"]
+
+        return jax.vmap(one)(jax.random.split(jax.random.key(0), 2))
+
+    before = len(toy.TRACES)
+    first = run(0.1, 1.0)
+    traced = len(toy.TRACES) - before
+    second = run(0.3, 2.0)
+    assert traced > 0 and len(toy.TRACES) - before == traced
+    assert not np.allclose(first, second)
+
+
 def test_a_traced_float_trains_a_population_of_arms(toy):
     def run(rate):
         return train.fit(jax.random.key(0), toy.init(), partial(toy.step, toy.Config(rate)), toy.data(), steps=3)[1]["loss"]

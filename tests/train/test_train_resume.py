@@ -186,13 +186,13 @@ def test_a_half_done_stage_of_another_run_is_kept_aside(toy, tmp_path, monkeypat
 
 
 def test_a_second_process_is_told_who_holds_the_folder(toy, tmp_path):
-    program = "import sys; sys.path[:0] = sys.argv[1:2]; from pathlib import Path; from cljax.train.lock import hold\n"
+    program = "import sys; sys.path[:0] = sys.argv[1:2]; from pathlib import Path; from cljax.core.lock import hold\n"
     program += "with hold(Path(sys.argv[2])): print('held', flush=True); sys.stdin.read()"
     (tmp_path / "fit").mkdir()
     arguments = [sys.executable, "-c", program, str(Path(train.__file__).parents[2]), str(tmp_path / "fit")]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
-    with pytest.raises(ValueError, match=rf"folder is in use, '.*/fit': process {process.pid} on \S+ since .* writes to it"):
+    with pytest.raises(ValueError, match=rf"/fit is in use: process {process.pid} on \S+, since .*, works there"):
         toy.fit(folder=tmp_path)
     process.kill()
     process.wait()
@@ -201,7 +201,7 @@ def test_a_second_process_is_told_who_holds_the_folder(toy, tmp_path):
     toy.fit(folder=tmp_path)
 
     def again(number, row):
-        with pytest.raises(ValueError, match=f"another thread of this process, {os.getpid()}, writes to it"):
+        with pytest.raises(ValueError, match=f"is in use: process {os.getpid()} on"):
             toy.fit(12, folder=tmp_path)
 
     toy.fit(11, folder=tmp_path, log=again)

@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from cljax.core import provenance
-from cljax.study import cells, execute, executors, files, grid, holding, keys, programs
+from cljax.core import lock, provenance
+from cljax.study import cells, execute, executors, files, grid, keys, programs
 
 
 def test_failed_cells_are_in_the_table_and_the_next_start_runs_them_alone(start, tmp_path, tools, monkeypatch):
@@ -111,10 +111,10 @@ def test_two_processes_do_not_share_a_folder_and_a_dead_one_holds_nothing(start,
     folder = tmp_path / "runs/trial"
     folder.mkdir(parents=True)
     code = f"import fcntl, sys, time\nsys.path.insert(0, {os.getcwd()!r})\nfrom pathlib import Path\n"
-    code += "import importlib.util as u\ns = u.spec_from_file_location('holding', sys.argv[1])\nm = u.module_from_spec(s)\ns.loader.exec_module(m)\n"
+    code += "import importlib.util as u\ns = u.spec_from_file_location('lock', sys.argv[1])\nm = u.module_from_spec(s)\ns.loader.exec_module(m)\n"
     code += "with m.hold(Path(sys.argv[2])):\n    print('held', flush=True)\n    time.sleep(100)\n"
     holder = subprocess.Popen(
-        [sys.executable, "-c", code, holding.__file__, str(folder)],
+        [sys.executable, "-c", code, lock.__file__, str(folder)],
         stdout=subprocess.PIPE,
     )
     try:
@@ -127,7 +127,7 @@ def test_two_processes_do_not_share_a_folder_and_a_dead_one_holds_nothing(start,
         holder.kill()
         holder.communicate()
     assert start("--seeds", "1")[0] == 0
-    with holding.hold(folder), pytest.raises(holding.Held, match=f"process {os.getpid()} on"), holding.hold(folder):
+    with lock.hold(folder), pytest.raises(lock.Held, match=f"process {os.getpid()} on"), lock.hold(folder):
         pass
 
 
