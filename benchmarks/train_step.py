@@ -7,7 +7,6 @@ compiled loop is what XLA:CPU makes slow). The least of several runs that take t
 (c) What it costs to save every second, or at the end, against not to save at all: an MLP with 8 MB of parameters and optimiser.
 """
 
-import platform
 import tempfile
 import time
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import measure
 import numpy as np
 import optax
 from jax import lax
@@ -62,18 +62,7 @@ def loop(network, state, x, key, steps):
     return lax.fori_loop(0, steps, lambda t, state: by_hand(network, state, x, key, t)[0], state)
 
 
-def seconds(runs, repeats):
-    """The least time of a step by name, of runs `(function, steps)` that take turns; a first round compiles."""
-    times = {name: [] for name in runs}
-    for _ in range(repeats + 1):
-        for name, (run, steps) in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            times[name].append((time.perf_counter() - start) / steps)
-    return {name: min(values[1:]) for name, values in times.items()}
-
-
-def compare(name, network, params, x, steps, repeats, looped_steps):
+def compare(name, network, params, x, steps, repeats, looped_steps, bound):
     key, state = jax.random.key(0), {"params": params, "opt": OPTIMISER.init(params)}
     data = train.draws({"x": x}, draw)
     compiled_loop, compiled_step = jax.jit(partial(loop, network)), jax.jit(partial(by_hand, network), donate_argnums=0)
@@ -85,13 +74,16 @@ def compare(name, network, params, x, steps, repeats, looped_steps):
         return current
 
     runs = {
-        "fit": (lambda: train.fit(key, state, partial(step, network), data, steps=steps, progress=False), steps),
-        "jitted calls": (calls, steps),
-        "compiled loop": (lambda: compiled_loop(state, data.arrays["x"], key, looped_steps), looped_steps),
+        "fit": lambda: train.fit(key, state, partial(step, network), data, steps=steps, progress=False),
+        "bare jitted calls": calls,
+        "a bare compiled loop": lambda: compiled_loop(state, data.arrays["x"], key, looped_steps),
     }
-    times = seconds(runs, repeats)
-    for other, value in times.items():
-        print(f"| {name} | {other} | {1e3 * value:.3f} | {times['fit'] / value:.2f} |")
+    times = measure.seconds(runs, repeats)
+    each = {kind: times[kind] / (looped_steps if kind.endswith("loop") else steps) for kind in runs}
+    for kind in list(runs)[1:]:
+        ratio = each["fit"] / each[kind]
+        target = ("<= 1.02", ratio <= 1.02) if kind == bound else ()
+        measure.row(f"a step of {name} in fit: time / in {kind}", f"{ratio:.2f} ({1e3 * each['fit']:.2f} ms)", *target)
 
 
 def saving(params, x, seconds_a_run, repeats):
@@ -112,19 +104,31 @@ def saving(params, x, seconds_a_run, repeats):
     for _ in range(repeats):
         for name, options in ways.items():
             times[name].append(run(steps, **options))
-    print(f"\n| saving ({steps} steps) | ms a step | to never |\n|---|---|---|")
-    for name, values in times.items():
-        print(f"| {name} | {min(values):.3f} | {min(values) / min(times['never']):.3f} |")
+    for name in ("at the end", "every second"):
+        ratio = min(times[name]) / min(times["never"])
+        measure.row(f"saving a state of {_megabytes(state):.0f} MB {name}, of {seconds_a_run} s: time / without saving", f"{ratio:.3f}")
+
+
+def _megabytes(tree):
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) / 1e6
 
 
 if __name__ == "__main__":
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {platform.processor() or platform.machine()}\n")
-    print("| step | how | ms a step | fit / it |\n|---|---|---|---|")
+    measure.begin()
     rng = np.random.default_rng(0)
 
     def normal(*shape):
         return jnp.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1])), jnp.float32)
 
-    compare("MLP", mlp, {"a": normal(64, 128), "b": normal(128, 32)}, normal(1200, 8, 8, 1), 500, 8, 500)
-    compare("conv net", conv_net, {"a": normal(3, 3, 1, 16), "b": normal(3, 3, 16, 32)}, normal(1200, 16, 16, 1), 100, 8, 5)
+    compare("a perceptron", mlp, {"a": normal(64, 128), "b": normal(128, 32)}, normal(1200, 8, 8, 1), 500, 8, 500, "a bare compiled loop")
+    compare(
+        "a convolutional net",
+        conv_net,
+        {"a": normal(3, 3, 1, 16), "b": normal(3, 3, 16, 32)},
+        normal(1200, 16, 16, 1),
+        100,
+        8,
+        5,
+        "bare jitted calls",
+    )
     saving({"a": normal(64, 4096), "b": normal(4096, 128)}, normal(1200, 8, 8, 1), 10, 3)
