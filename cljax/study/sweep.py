@@ -110,9 +110,8 @@ def opened(out, run):
             (folder / "cells").mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder / "cells"):
                 pass
-            if jax.process_index() == 0:
-                if not stack.enter_context(hold(folder)):
-                    print(f"{folder} is on a file system without locks: let one process at a time work there", file=sys.stderr)
+            if jax.process_index() == 0 and not stack.enter_context(hold(folder)):
+                print(f"{folder} is on a file system without locks: let one process at a time work there", file=sys.stderr)
         except OSError as error:
             raise ValueError(f"out must be a folder that can be written, got {os.fspath(out)!r}: {error.strerror or error}") from None
         yield folder
