@@ -48,7 +48,7 @@ def test_a_sweep_survives_its_workers_and_its_own_death(launch, start, tmp_path,
     os.kill(next(iter(pids(log) - seen)), signal.SIGKILL)
     out, err = second.communicate(timeout=120)
     assert second.returncode == 0 and "more is more" in out and "Traceback" not in err
-    assert not tools.processes(second.pid)
+    tools.wait_for(lambda: not tools.processes(second.pid), seconds=20)
     assert start("--out", "alone")[0] == 0
     assert tools.numbers(tmp_path / "runs/trial") == tools.numbers(tmp_path / "alone/trial")
     assert not list(tmp_path.glob("runs/trial/**/.*.[0-9]*"))
