@@ -1,6 +1,5 @@
 """The nearest keys in a collection that need not fit into memory."""
 
-import warnings
 from collections.abc import Iterable
 from functools import partial
 from typing import Literal
@@ -13,6 +12,7 @@ from jaxtyping import ArrayLike, Float, Int, Integer
 
 from cljax import pairwise
 from cljax.core import check
+from cljax.core.progress import progress_bar
 from cljax.pairwise.similarity import SIMILARITIES, accumulator
 
 _BLOCK = 2**26  # numbers of a block: 256 MiB in float32
@@ -77,7 +77,7 @@ def search(
     if total is not None:
         size = max(k, -(-total // -(-total // size)))  # blocks of nearly one size
     exclude = np.full(len(queries), -1) if exclude is None else np.asarray(exclude).astype(np.int64)
-    with _bar(total, progress) as bar:
+    with progress_bar(total=total, unit="key", unit_scale=True, desc="search", disable=not progress) as bar:
         return _merged(jnp.asarray(queries), _chunks(parts, size, k), k, similarity, exclude, bar)
 
 
@@ -173,10 +173,3 @@ def _step(best, queries, keys, own, count, *, k, similarity):
     )
     best, chosen = lax.top_k(jnp.concatenate([best, scores], axis=1), k)  # those before come first, and so the lowest index on ties
     return best, chosen, indices
-
-
-def _bar(total, progress):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a notebook without ipywidgets gets the plain bar
-        from tqdm.auto import tqdm
-    return tqdm(total=total, unit="key", unit_scale=True, desc="search", disable=not progress)

@@ -7,9 +7,9 @@ import inspect
 import multiprocessing
 import os
 import sys
-import warnings
 from concurrent.futures.process import ProcessPoolExecutor
 
+from cljax.core.progress import progress_bar
 from cljax.study import cells, executors, files, plain, report
 from cljax.study.programs import prune_programs
 
@@ -97,10 +97,8 @@ def interactive():
 
 
 def _bar(total, done):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a notebook without ipywidgets gets the plain bar
-        from tqdm.auto import tqdm
-    return tqdm(total=total, initial=done, unit="cell", desc="cells", file=sys.stderr, mininterval=0.1 if interactive() else 10, dynamic_ncols=True)
+    every = 0.1 if interactive() else 10
+    return progress_bar(total=total, initial=done, unit="cell", desc="cells", file=sys.stderr, mininterval=every, dynamic_ncols=True)
 
 
 def _in_order(run, missing, folder, bar):

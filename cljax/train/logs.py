@@ -4,8 +4,8 @@ import contextlib
 import csv
 import os
 import time
-import warnings
 
+from cljax.core.progress import progress_bar
 from cljax.train.checkpoint import writing
 
 
@@ -115,11 +115,7 @@ def _events(folder, step):
 
 @contextlib.contextmanager
 def _bar(name, steps, step):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # in a notebook without ipywidgets tqdm warns and then falls back to text
-        from tqdm.auto import tqdm
-
-        bar = tqdm(total=steps, initial=step, desc=name, unit="step")
+    bar = progress_bar(total=steps, initial=step, desc=name, unit="step")
 
     def write(rows):
         row = rows[-1][1]
