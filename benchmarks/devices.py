@@ -70,7 +70,9 @@ def draw(memory, path):
     for collective, values in memory.items():
         slope = np.polyfit(np.log(COUNTS), np.log(values), 1)[0]
         panel.loglog(COUNTS, values, "o-", label=f"{collective}: slope {slope:.2f}")
+    panel.minorticks_off()
     panel.set_xticks(COUNTS, [str(count) for count in COUNTS])
+    panel.set_yticks([20, 40, 80, 160], ["20", "40", "80", "160"])
     panel.set_xlabel("devices")
     panel.set_ylabel("MB of temporaries on each")
     panel.grid(alpha=0.3, which="both")
