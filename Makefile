@@ -43,11 +43,12 @@ demo: $(VENV)/ok
 test: $(VENV)/dev
 	$(VENV)/bin/python -m pytest -n auto
 
-# The rooms alone: what else there is (experiments, notebooks, README, wheel, Makefile, lint) says the same on any version, or takes long, or both.
+# The rooms alone, and of each parametrised test the first case and the last: what else there is (experiments, notebooks, README, wheel, Makefile,
+# lint) says the same on any version, or takes long, or both.
 ROOMS = $(filter-out tests/experiments/ tests/reliability/,$(wildcard tests/*/)) cljax
 
 floor: $(FLOOR)/ok
-	$(FLOOR)/bin/python -m pytest -n auto $(ROOMS)
+	$(FLOOR)/bin/python -m pytest -n auto --few-cases $(ROOMS)
 
 soak: $(VENV)/dev
 	SOAK=1 $(VENV)/bin/python -m pytest tests/reliability -n auto

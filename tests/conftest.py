@@ -34,3 +34,17 @@ def _unchecked_annotations(request):
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--few-cases", action="store_true", help="of each parametrised test the first case and the last")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--few-cases"):
+        cases = {}
+        for item in items:
+            cases.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
+        chosen = {id(item) for group in cases.values() for item in (group[0], group[-1])}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
+        items[:] = [item for item in items if id(item) in chosen]
