@@ -2,6 +2,10 @@
 
 import importlib.metadata
 import os
+import signal
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The suite's time is nearly all compilation, of programs that run for a moment: those are not worth optimising.
 flags = ["--xla_backend_optimization_level=0"]
