@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cljax.core.provenance import digests as _digests
 from cljax.train import record
 
 _KEPT = 2
@@ -238,14 +239,6 @@ def _read(path):
         if found.get(name) != expected:
             raise Damaged(f"checkpoint {str(path)!r} is damaged: its {name} {'is not what was written' if name in found else 'is missing'}")
     return manifest
-
-
-def _digests(folder):
-    digests = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "manifest.json"):
-        with open(path, "rb") as file:
-            digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
 
 
 def _orbax():
