@@ -121,11 +121,15 @@ def prepared(name, folder):
     return builder
 
 
-def rows(builder, split):
-    """Reads the inputs and labels of a split into two numpy arrays: images in [0, 1], integers as int32, floats as float32, texts as strings."""
-    keys, features = builder.info.supervised_keys, builder.info.features
-    if keys is None or len(keys) != 2 or not all(isinstance(key, str) for key in keys):
-        raise ValueError(f"{builder.info.name!r} doesn't say which of {', '.join(features)} are inputs and labels: use data.builder")
+def rows(builder, split, names=None):
+    """Reads columns of a split into numpy arrays, inputs and labels by default: images in [0, 1], integers as int32, floats as float32, texts as
+    strings."""
+    keys, features = names or builder.info.supervised_keys, builder.info.features
+    for name in names or ():
+        if name not in features:
+            raise ValueError(f"features must be among {', '.join(sorted(features))} of {builder.info.name!r}, got {name!r}{check.nearest(name, features)}")
+    if names is None and (keys is None or len(keys) != 2 or not all(isinstance(key, str) for key in keys)):
+        raise ValueError(f"{builder.info.name!r} doesn't say which of {', '.join(features)} are inputs and labels: name features=")
     try:
         source = builder.as_data_source(split=split)
     except (ValueError, KeyError):

@@ -20,6 +20,7 @@ def load(
     *,
     split: int | str | tuple[int, ...] | tuple[str, ...] | None = None,
     key: KeyLike | None = None,
+    features: tuple[str, ...] | None = None,
     folder: str | os.PathLike | None = None,
 ):
     """Reads a data set into memory, whole or in parts.
@@ -34,16 +35,17 @@ def load(
         Datasets writes them, `"train"`, `"test[:10%]"`; a small set has one, `"train"`.
       key: a PRNG key that shuffles the rows, before they are counted off; of several named splits, each by itself. It may be traced. None: the order
         of the file.
+      features: which columns, in this order: `("module", "docstring", "code")` of "stdlib_functions"; by default the inputs and the labels.
       folder: where copies lie; by default the environment variable `CLJAX_DATA`, else `~/.cache/cljax`.
 
     Returns:
-      `(inputs, labels)`, or a tuple of such pairs where `split` is a tuple. Images are float32 in [0, 1], `[rows, height, width, channels]` (digits:
-      `[rows, 8, 8]`), labels int32 `[rows]`, texts numpy arrays of strings.
+      `(inputs, labels)`, or the columns that `features` names; where `split` is a tuple, a tuple of such tuples. Images are float32 in [0, 1],
+      `[rows, height, width, channels]` (digits: `[rows, 8, 8]`), labels int32 `[rows]`, texts numpy arrays of strings.
 
     Raises:
       TypeError: an argument of a wrong kind.
-      ValueError: an unknown name or split, counts that sum to more than the rows, a folder that can't be written, a file that isn't to be had or
-        whose hash differs, a set that isn't prepared; the message says what to do.
+      ValueError: an unknown name, split or feature, counts that sum to more than the rows, a folder that can't be written, a file that isn't to be
+        had or whose hash differs, a set that isn't prepared; the message says what to do.
 
     >>> (x, y), (test_x, test_y) = load("digits", split=(1200, 597), key=jax.random.key(0))
     >>> x.shape, test_y.shape
@@ -52,17 +54,20 @@ def load(
     single = not isinstance(split, (tuple, list))
     parts = (split,) if single else tuple(split)
     folder, counted = _check(name, folder), _counted(parts, key)
+    if features is not None and (not isinstance(features, (tuple, list)) or not features or not all(isinstance(part, str) for part in features)):
+        raise TypeError(f"features must be a tuple of names, at least one, got {features!r}")
+    columns = None if features is None else tuple(features)
     if counted:
-        whole = _rows(name, folder, "all")
-        size = len(whole[1])
+        whole = _rows(name, folder, "all", columns)
+        size = len(whole[0])
         if sum(parts) > size:
             raise ValueError(f"split must sum to at most the {size} rows of {name!r}, got {' + '.join(map(str, parts))} = {sum(parts)}")
         order = np.arange(size) if key is None else jax.random.permutation(key, size)
         ends = np.cumsum(parts).tolist()
         pairs = [_take(whole, order[end - count : end]) for count, end in zip(parts, ends, strict=True)]
     else:
-        pairs = [_rows(name, folder, "all" if part is None else part) for part in parts]
-        orders = [slice(None) if key is None else jax.random.permutation(jax.random.fold_in(key, i), len(pair[1])) for i, pair in enumerate(pairs)]
+        pairs = [_rows(name, folder, "all" if part is None else part, columns) for part in parts]
+        orders = [slice(None) if key is None else jax.random.permutation(jax.random.fold_in(key, i), len(pair[0])) for i, pair in enumerate(pairs)]
         pairs = [_take(pair, order) for pair, order in zip(pairs, orders, strict=True)]
     return pairs[0] if single else tuple(pairs)
 
@@ -112,25 +117,25 @@ def _open(name, folder):
     return builders.prepared(name.removeprefix("tfds:"), folder) if name.startswith("tfds:") else builders.prepare(DATASETS[name], folder)
 
 
-def _rows(name, folder, split):
+def _rows(name, folder, split, features):
     if name.startswith("tfds:"):
         opened = _open(name, folder)
         digest = hashlib.sha256((pathlib.Path(opened.data_dir) / "dataset_info.json").read_bytes()).hexdigest()  # stands for files too big to hash
         facts = {"digest": f"sha256:{digest}", "package": f"tensorflow-datasets {opened.info.full_name}"}
-        pair = importlib.import_module("cljax.data.builders").rows(opened, split)
+        pair = importlib.import_module("cljax.data.builders").rows(opened, split, features)
         size = opened.info.splits["all"].num_examples
     else:
-        pair = _read(DATASETS[name], folder, split)
+        pair = _read(DATASETS[name], folder, split, features)
         facts = {"digest": f"sha256:{DATASETS[name].sha256}", "package": DATASETS[name].packages}
-        size = len(_read(DATASETS[name], folder, "all")[1])
+        size = len(_read(DATASETS[name], folder, "all", features)[0])
     provenance.record(name, rows=size, **facts)
     return pair
 
 
 @functools.lru_cache(maxsize=16)  # the cells of a study ask for the same rows again and again; a copy never changes, its path has the hash
-def _read(dataset, folder, split):
+def _read(dataset, folder, split, features):
     builders = importlib.import_module("cljax.data.builders")
-    return builders.rows(builders.prepare(dataset, folder), split)
+    return builders.rows(builders.prepare(dataset, folder), split, features)
 
 
 def _take(pair, order):

@@ -96,7 +96,12 @@ def _study(options, run, arms, claims, full, vmap, figures, todo):
             if options.cluster and options.workers > 1:
                 raise ValueError("--workers are processes of this machine: --cluster must not be given with them")
             away = options.cluster or options.workers > 1
-            population = vmap and not away and jax.default_backend() != "cpu"  # on CPU a vmapped small product is slower than one after another
+            if options.devices is not None:
+                if away:
+                    raise ValueError("--devices are those of one process: --workers and --cluster must not be given with it")
+                stack.enter_context(jax.set_mesh(_mesh(options.devices)))
+            # On CPU a vmapped small product is slower than one after another.
+            population = vmap and not away and options.devices is None and jax.default_backend() != "cpu"
             todo += expand(run, chosen, grid, options.seeds, population)
             executor = None
             if options.cluster:
@@ -130,7 +135,8 @@ def _parse(arguments, run, seeds):
     parser = argparse.ArgumentParser(
         prog=f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else experiment_name(run),
         description=(getattr(module, "__doc__", None) or experiment_name(run)).strip(),
-        epilog="""A cell (an arm, a point of the grid, a seed) that is finished is not run again. Order and workers change no number.
+        epilog="""A cell (an arm, a point of the grid, a seed) that is finished is not run again. Order and workers change no number, devices no more
+than rounding does.
 
 exit status: 0  done
              1  a cell failed, a claim could not be evaluated, or a result could not be written
@@ -153,6 +159,7 @@ exit status: 0  done
     flag("--data-dir", metavar="DIR", help="where data sets lie (default: $CLJAX_DATA, else ~/.cache/cljax)")
     flag("--out", default="runs", metavar="DIR", help="where results go (default: %(default)s)")
     flag("--workers", type=int, nargs="?", const=os.cpu_count(), default=1, metavar="N", help="run cells in N processes (without N: one a core)")
+    flag("--devices", type=int, metavar="N", help="split each batch among N devices (default: all accelerators, or one CPU device)")
     flag("--cluster", metavar="ADDRESS", help="run cells on the dask cluster whose scheduler is at this address (needs cljax[cluster])")
     flag("--restart", action="store_true", help="run finished cells again too: what is there is moved to DIR/<experiment>/aside, not deleted")
     flag("--full", action="store_true", help="run the paper's scale instead of the arms")
@@ -176,6 +183,16 @@ def _chosen(options, arms, full):
     if options.arm:
         raise ValueError("--full runs one arm, the full-scale configuration: --arm must not be given with it")
     return {"full": full}
+
+
+def _mesh(count):
+    """A mesh of so many devices, those of a CPU made for it: `train.fit` splits batches along its axis."""
+    check.integer("--devices", count, at_least=1)
+    with contextlib.suppress(RuntimeError):  # something has counted the devices already
+        jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))
+    if count > jax.device_count():
+        raise ValueError(f"--devices must be at most the {jax.device_count()} that are here ({jax.default_backend()}), got {count}")
+    return jax.make_mesh((count,), ("data",), devices=jax.devices()[:count])
 
 
 def _left(line, code):

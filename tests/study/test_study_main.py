@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -160,6 +161,8 @@ def test_list_names_arms_fields_and_claims_and_runs_nothing(start, tmp_path):
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--seeds", "two"], "invalid int value"),
         (["--workers", "0"], "workers must be at least 1, got 0"),
+        (["--devices", "0"], "--devices must be at least 1, got 0"),
+        (["--devices", "2", "--workers", "2"], "--devices are those of one process"),
         (["plain"], "unknown argument 'plain'"),
         (["--full", "--arm", "plain"], "--arm must not be given"),
         (["--out", "/proc/nowhere"], "out must be a folder that can be written, got '/proc/nowhere'"),
@@ -190,6 +193,25 @@ def test_a_scripts_own_figures_are_drawn_and_a_broken_one_costs_nothing(start, t
     assert [path.name for path in tmp_path.glob("runs/tiny/*.png")] == ["mine.png"]
     code, out, err = start("--seeds", "1", figures=lambda built: {"mine": built["no such arm"]})
     assert code == 0 and "KeyError: 'no such arm'" in err and "scores.png" in out and not (tmp_path / "runs/tiny/mine.png").exists()
+
+
+def test_devices_change_no_result(start, tmp_path):
+    options = ("--arm", "plain", "--seeds", "2", "--set", "kind=trained", "--restart")
+    results = []
+    for count in ("1", "4"):
+        code, *_ = start(*options, "--devices", count)
+        assert code == 0
+        results.append(report(tmp_path)["arms"])
+    (one,), (four,) = (list(arms.values()) for arms in results)
+    np.testing.assert_allclose(four["score"]["mean"], one["score"]["mean"], rtol=1e-6)
+    np.testing.assert_allclose(four["loss over steps"]["mean"], one["loss over steps"]["mean"], rtol=1e-5)
+
+
+@pytest.mark.errors
+def test_more_devices_than_there_are_is_an_error(start):
+    assert jax.device_count() == 8  # once they are counted their number stays
+    code, out, err = start("--devices", "9")
+    assert code == 2 and "--devices must be at most the 8 that are here (cpu), got 9" in err and out == ""
 
 
 def test_data_dir_reaches_the_data(start, tmp_path, monkeypatch):
