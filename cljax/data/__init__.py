@@ -1,10 +1,35 @@
 """Data sets by name: small real ones out of pinned packages, full-size ones through TensorFlow Datasets, all without TensorFlow; and a user's own."""
 
 from cljax.data.catalogue import DATASETS
+from cljax.data.code import DocumentedCode, documented_code
 from cljax.data.dataset import Dataset
 from cljax.data.folders import Pictures, images
+from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
 from cljax.data.loading import builder, load
+from cljax.data.models import MODELS, pretrained
 from cljax.data.sources import DebianSource, Source
 from cljax.data.tables import pairs
+from cljax.data.text import Tokens, tokenise, train_tokenizer, words
 
-__all__ = ["DATASETS", "Dataset", "DebianSource", "Pictures", "Source", "builder", "images", "load", "pairs"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DebianSource",
+    "DocumentedCode",
+    "LEXICAL_TYPES",
+    "MODELS",
+    "Pictures",
+    "Source",
+    "Tokens",
+    "builder",
+    "documented_code",
+    "images",
+    "lexical_type",
+    "load",
+    "pairs",
+    "pretrained",
+    "python_tokens",
+    "tokenise",
+    "train_tokenizer",
+    "words",
+]

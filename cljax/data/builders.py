@@ -127,7 +127,9 @@ def rows(builder, split, names=None):
     keys, features = names or builder.info.supervised_keys, builder.info.features
     for name in names or ():
         if name not in features:
-            raise ValueError(f"features must be among {', '.join(sorted(features))} of {builder.info.name!r}, got {name!r}{check.nearest(name, features)}")
+            raise ValueError(
+                f"features must be among {', '.join(sorted(features))} of {builder.info.name!r}, got {name!r}{check.nearest(name, features)}"
+            )
     if names is None and (keys is None or len(keys) != 2 or not all(isinstance(key, str) for key in keys)):
         raise ValueError(f"{builder.info.name!r} doesn't say which of {', '.join(features)} are inputs and labels: name features=")
     try:

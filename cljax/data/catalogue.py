@@ -44,6 +44,32 @@ def _read_verses(files):
     return dict(zip(("kjv", "web", "book", "chapter", "verse"), map(list, zip(*rows, strict=True)), strict=True))
 
 
+def _read_daphnet(files):
+    (content,) = files.values()
+    lines = content.decode().splitlines()
+    table = np.loadtxt(lines, delimiter=",", skiprows=1, usecols=range(1, lines[0].count(",") + 1), dtype=np.float32)  # the first column is the time
+    return {"acceleration": table[:, :-1].reshape(-1, 3, 3) / 1000, "label": table[:, -1].astype(np.int64)}
+
+
+def _read_connectome(files):
+    cells, adjacency = (files[f"graspologic/datasets/drosophila/left_{name}.csv"].decode() for name in ("cell_labels", "adjacency"))
+    return {"synapses": np.loadtxt(adjacency.splitlines(), dtype=np.float32), "label": np.array(["KPOI".index(cell) for cell in cells.split()])}
+
+
+def _read_lee(files):
+    documents, scores = (next(files[path] for path in files if path.endswith(name)).decode("latin-1") for name in ("lee.cor", "similarities0-1.txt"))
+    documents, scores = [line.strip() for line in documents.splitlines() if line.strip()], np.loadtxt(scores.splitlines(), dtype=np.float32)
+    first, second = np.triu_indices(len(documents), 1)
+    return {"first": [documents[i] for i in first], "second": [documents[i] for i in second], "score": scores[first, second]}
+
+
+def _read_word_pairs(files):
+    (content,) = files.values()
+    rows = [line.split("\t") for line in content.decode().splitlines() if line.strip() and not line.startswith("#")]
+    first, second, score = zip(*rows, strict=True)
+    return {"first": list(first), "second": list(second), "score": np.array(score, np.float32)}
+
+
 def _labelled_images(*shape, classes):
     return lambda tfds: {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(num_classes=classes)}
 
@@ -125,4 +151,73 @@ VERSES = Dataset(
     supervised=("kjv", "web"),
 )
 
-DATASETS = {dataset.name: dataset for dataset in (DIGITS, MNIST_5K, FACES, GLOSSES, STDLIB_FUNCTIONS, VERSES)}
+DAPHNET = Dataset(
+    name="daphnet",
+    description=(
+        "110 s of one walking person, acceleration in g of ankle, upper leg and trunk (3 x 3, 64 a second), a row a sample; the label, freezing of "
+        "gait, is 0 throughout (Daphnet recording S06R02E0; BSD-3-Clause)."
+    ),
+    sources=(
+        Source(
+            "aeon", "1.6.0", "aeon/datasets/data/Daphnet_S06R02E0/S06R02E0.csv", "5a1d2990fec3846c3e1bc43487f0860e63434bd06b3df763012e97ce23d0d84c"
+        ),
+    ),
+    read=_read_daphnet,
+    features=lambda tfds: {"acceleration": tfds.features.Tensor(shape=(3, 3), dtype=np.float32), "label": tfds.features.ClassLabel(num_classes=2)},
+    supervised=("acceleration", "label"),
+)
+
+CONNECTOME = Dataset(
+    name="connectome",
+    description=(
+        "209 nerve cells of a fruit fly larva's left mushroom body: the synapses of each with every other, a row a cell, and its kind, Kenyon, "
+        "projection, output or input neuron (Eichler et al. 2017; MIT)."
+    ),
+    sources=(
+        Source(
+            "graspologic", "3.4.4", "graspologic/datasets/drosophila/left_*.csv", "cd988ea2a28b461ddbb7ad13cac2175c042dc9b47cd77ccec74854f9556117ad"
+        ),
+    ),
+    read=_read_connectome,
+    features=lambda tfds: {"synapses": tfds.features.Tensor(shape=(209,), dtype=np.float32), "label": tfds.features.ClassLabel(num_classes=4)},
+    supervised=("synapses", "label"),
+)
+
+LEE = Dataset(
+    name="lee",
+    description=(
+        "1225 pairs of 50 news texts of 45 to 126 words, and how alike people found them, from 0 to 1 (Lee, Pincombe and Welsh 2005; out of gensim, "
+        "LGPL-2.1)."
+    ),
+    sources=(
+        Source("gensim", "4.4.0", "gensim/test/test_data/lee.cor", "a878f9a58f6743c32985c56c2f2f75988386216b38a4023a01fd3bcf7884d93e"),
+        Source("gensim", "4.4.0", "gensim/test/test_data/similarities0-1.txt", "23762bc6b728897144dda3d324a2c032dc1e059e1009806226d64b6dd123ed79"),
+    ),
+    read=_read_lee,
+    features=_texts("first", "second", score=np.float32),
+    supervised=("first", "second"),
+)
+
+SIMLEX = Dataset(
+    name="simlex",
+    description="999 pairs of English words and how alike people found them, from 0 to 10 (SimLex-999; Hill et al. 2015; out of gensim, LGPL-2.1).",
+    sources=(Source("gensim", "4.4.0", "gensim/test/test_data/simlex999.txt", "d5e0501971478a511430ee880bd0121e94ac701ba86d90544d83e6d2ba3db05d"),),
+    read=_read_word_pairs,
+    features=_texts("first", "second", score=np.float32),
+    supervised=("first", "second"),
+)
+
+WORDSIM = Dataset(
+    name="wordsim",
+    description=(
+        "353 pairs of English words and how near people found them, from 0 to 10 (WordSim-353; Finkelstein et al. 2002; out of gensim, LGPL-2.1)."
+    ),
+    sources=(Source("gensim", "4.4.0", "gensim/test/test_data/wordsim353.tsv", "f92a022fc2537793a15bc3a8c162ebcd74990e033a228bb6388cb71e4c0b1e1d"),),
+    read=_read_word_pairs,
+    features=_texts("first", "second", score=np.float32),
+    supervised=("first", "second"),
+)
+
+DATASETS = {
+    dataset.name: dataset for dataset in (DIGITS, MNIST_5K, FACES, GLOSSES, STDLIB_FUNCTIONS, VERSES, DAPHNET, CONNECTOME, LEE, SIMLEX, WORDSIM)
+}

@@ -101,7 +101,7 @@ def tokenise(tokenizer: Any, texts: Iterable[str], *, length: int | Sequence[int
     A text that is too long is cut at its end, before the special token that closes it; one warning says how many were.
 
     Args:
-      tokenizer: a `tokenizers.Tokenizer`, or the path of a `tokenizer.json`. What it says itself of padding and truncation is passed over.
+      tokenizer: a `tokenizers.Tokenizer`, or the path of a `tokenizer.json`. Where it has a longest length of its own, that holds too.
       texts: N strings.
       length: L, in tokens, special ones included. Of several lengths it is the smallest that holds the longest text, else the largest.
       special_tokens: whether the tokenizer frames a text, as by `[CLS] … [SEP]`.
@@ -123,12 +123,14 @@ def tokenise(tokenizer: Any, texts: Iterable[str], *, length: int | Sequence[int
     >>> mask.sum(axis=1)
     array([5, 3])
     """
-    tokenizer, texts = _plain(tokenizer), _strings("texts", texts)
+    tokenizer, texts = _read(tokenizer), _strings("texts", texts)
     frame = tokenizer.num_special_tokens_to_add(False) if special_tokens else 0
     lengths = _lengths(length, frame)
-    rows = []
+    rows, cut = [], []
     for start in range(0, len(texts), _ROWS):
-        rows += [encoding.ids for encoding in tokenizer.encode_batch_fast(texts[start : start + _ROWS], add_special_tokens=special_tokens)]
+        for encoding in tokenizer.encode_batch_fast(texts[start : start + _ROWS], add_special_tokens=special_tokens):
+            cut.append(bool(encoding.overflowing))
+            rows.append(_row(encoding))
     empty = [place for place, row in enumerate(rows) if len(row) <= frame]
     if empty and not allow_empty:
         raise ValueError(
@@ -136,13 +138,13 @@ def tokenise(tokenizer: Any, texts: Iterable[str], *, length: int | Sequence[int
         )
     longest = max(map(len, rows), default=0)
     size = next((size for size in lengths if size >= longest), lengths[-1])
-    long = [place for place, row in enumerate(rows) if len(row) > size]
-    for place in long:
-        encoding = tokenizer.encode(texts[place], add_special_tokens=False)
-        encoding.truncate(size - frame)
-        rows[place] = tokenizer.post_process(encoding, add_special_tokens=special_tokens).ids
-    if long:
-        warnings.warn(f"{len(long)} of {len(texts)} texts were cut to {size} tokens, the longest has {longest}", stacklevel=2)
+    for place, row in enumerate(rows):
+        if len(row) > size:
+            encoding = tokenizer.encode(texts[place], add_special_tokens=False)
+            encoding.truncate(size - frame)
+            rows[place], cut[place] = _row(tokenizer.post_process(encoding, add_special_tokens=special_tokens)), True
+    if any(cut):
+        warnings.warn(f"{sum(cut)} of {len(texts)} texts are longer than {min(size, longest)} tokens and were cut", stacklevel=2)
     ids = np.full((len(rows), size), _padding(tokenizer), np.int32)
     mask = np.arange(size) < np.array([len(row) for row in rows], dtype=int)[:, None]
     ids[mask] = [token for row in rows for token in row]
@@ -186,19 +188,21 @@ def _pieces(texts, size, special):
     return trained
 
 
-def _plain(tokenizer):
-    """The tokenizer without padding and truncation of its own: a copy where it has them."""
+def _read(tokenizer):
     import tokenizers
 
     if isinstance(tokenizer, (str, os.PathLike)):
-        tokenizer = read_tokenizer(tokenizer)
-    elif not isinstance(tokenizer, tokenizers.Tokenizer):
+        return read_tokenizer(tokenizer)
+    if not isinstance(tokenizer, tokenizers.Tokenizer):
         raise TypeError(f"tokenizer must be a tokenizers.Tokenizer or the path of a tokenizer.json, got {type(tokenizer).__name__}")
-    if tokenizer.padding or tokenizer.truncation:
-        tokenizer = tokenizers.Tokenizer.from_str(tokenizer.to_str())
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
     return tokenizer
+
+
+def _row(encoding):
+    """The ids of a text, without what its tokenizer filled up with."""
+    return (
+        encoding.ids if all(encoding.attention_mask) else [token for token, real in zip(encoding.ids, encoding.attention_mask, strict=True) if real]
+    )
 
 
 def _padding(tokenizer):

@@ -1,9 +1,30 @@
 """Encoders: flax Linen modules from inputs to embeddings `[B, D]`, float32 whatever they compute in."""
 
+from cljax.encoders.bag import BagOfTokens
 from cljax.encoders.chain import Chain
+from cljax.encoders.conv1d import ConvNet1D
 from cljax.encoders.convolutional import ConvNet
-from cljax.encoders.mlp import MLP, ProjectionHead
+from cljax.encoders.mlp import MLP, Autoencoder, ProjectionHead
+from cljax.encoders.pretrained import load_pretrained, save_pretrained
 from cljax.encoders.protocol import Encoder
 from cljax.encoders.resnet import ResNet, resnet18, resnet50
+from cljax.encoders.text import TextTransformer
+from cljax.encoders.weight_norm import WeightNormHead
 
-__all__ = ["Chain", "ConvNet", "Encoder", "MLP", "ProjectionHead", "ResNet", "resnet18", "resnet50"]
+__all__ = [
+    "Autoencoder",
+    "BagOfTokens",
+    "Chain",
+    "ConvNet",
+    "ConvNet1D",
+    "Encoder",
+    "MLP",
+    "ProjectionHead",
+    "ResNet",
+    "TextTransformer",
+    "WeightNormHead",
+    "load_pretrained",
+    "resnet18",
+    "resnet50",
+    "save_pretrained",
+]

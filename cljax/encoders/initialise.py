@@ -20,3 +20,12 @@ def he_normal(key, shape, dtype=jnp.float32):
     """Normal values with variance 2 over the outputs that an input of a convolution reaches: gradients keep their size through ReLU layers."""
     outputs = math.prod(shape[:-2]) * shape[-1]
     return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape) * jnp.asarray((2 / outputs) ** 0.5, dtype)
+
+
+def normal(deviation):
+    """Draws normal values with mean 0."""
+
+    def draw(key, shape, dtype=jnp.float32):
+        return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape) * jnp.asarray(deviation, dtype)
+
+    return draw

@@ -1,5 +1,6 @@
 """Multilayer perceptrons: as encoders of flat inputs, and as heads on other encoders."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,6 +126,50 @@ class ProjectionHead(nn.Module):
     def __call__(self, representations: Float[ArrayLike, "*B H"], train: bool = False) -> Float[Array, "*B D"]:
         check.arrays(representations=(representations, "... H"))
         return perceptron(self, jnp.asarray(representations), (self.width,) * (self.layers - 1), train)
+
+
+class Autoencoder(nn.Module):
+    r"""A perceptron into a narrow embedding and its mirror image back: $z = f(x)$, $\hat x = g(z)$.
+
+    The parameters of the two, each those of an `MLP`, are under `encoder` and `decoder`.
+
+    Attributes:
+      widths: the widths of the encoder's hidden layers; the decoder's are the same in reverse.
+      features: D, the width of the embeddings.
+      dtype: what is computed in; parameters, embeddings and reconstructions are float32.
+
+    Call:
+      `apply(variables, inputs)` with inputs `[B, ...]` floats gives the embeddings, float32 `[B, D]`; with `reconstruct=True` the pair of these and
+      the reconstructions, in the shape of the inputs.
+
+    Raises:
+      TypeError, ValueError: a width is not an integer above 0; inputs are not floats, or have no axis after the first.
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = Autoencoder((128, 64), 10)
+    >>> images = jnp.ones((5, 8, 8))
+    >>> params = jax.jit(model.init)(jax.random.key(0), images)
+    >>> [part.shape for part in model.apply(params, images, reconstruct=True)]
+    [(5, 10), (5, 8, 8)]
+    """
+
+    widths: Sequence[int]
+    features: int
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        check_widths("widths", self.widths, self.features)
+        self.widths = tuple(self.widths)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, inputs: Float[ArrayLike, "B ..."], reconstruct: bool = False):
+        embeddings = MLP(self.widths, self.features, self.dtype, name="encoder")(inputs)
+        if not reconstruct and not self.is_initializing():
+            return embeddings
+        shape = jnp.shape(inputs)
+        back = MLP(self.widths[::-1], math.prod(shape[1:]), self.dtype, name="decoder")(embeddings)
+        return (embeddings, back.reshape(shape)) if reconstruct else embeddings
 
 
 def perceptron(module, hidden, widths, train):

@@ -11,13 +11,15 @@ In every pairwise loss:
   `similarity`, `axis_name`, `collective`, `block_size` and `implementation` are those of `pairwise.reduce`.
 """
 
+from cljax.losses.adversarial import adversarial_retriever
 from cljax.losses.averaging import Masked, mean
+from cljax.losses.clusters import dec_kl, graph_info_nce, meta_node_contrast, student_t_assign, target_distribution
 from cljax.losses.debiased import debiased_info_nce, decoupled_info_nce, hard_negative_info_nce
 from cljax.losses.distillation import soft_cross_entropy
 from cljax.losses.geometry import alignment, negative_cosine, uniformity
 from cljax.losses.grouped import grouped_info_nce
 from cljax.losses.hard import hard_contrastive, simple_contrastive
-from cljax.losses.information import entropy, info_max
+from cljax.losses.information import anchor_entropy, entropy, info_max
 from cljax.losses.margins import pairwise_contrastive, triplet_margin
 from cljax.losses.redundancy import barlow_twins, covariance, variance
 from cljax.losses.sigmoid import sigmoid_contrastive
@@ -27,19 +29,24 @@ from cljax.losses.temperature import bounded_temperature
 
 __all__ = [
     "Masked",
+    "adversarial_retriever",
     "alignment",
+    "anchor_entropy",
     "barlow_twins",
     "bounded_temperature",
     "covariance",
     "debiased_info_nce",
+    "dec_kl",
     "decoupled_info_nce",
     "entropy",
+    "graph_info_nce",
     "grouped_info_nce",
     "hard_contrastive",
     "hard_negative_info_nce",
     "info_max",
     "info_nce",
     "mean",
+    "meta_node_contrast",
     "multi_positive_info_nce",
     "negative_cosine",
     "nt_xent",
@@ -47,8 +54,10 @@ __all__ = [
     "sigmoid_contrastive",
     "simple_contrastive",
     "soft_cross_entropy",
+    "student_t_assign",
     "sup_con",
     "symmetric_info_nce",
+    "target_distribution",
     "triplet_margin",
     "uniformity",
     "variance",

@@ -1,20 +1,22 @@
-"""Entropies of predictions: how sure each is, how evenly all of them use the classes."""
+"""Entropies of predictions: how sure each is, of its class or of the anchor it belongs to; how evenly all of them use the classes."""
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from cljax import pairwise
 from cljax.core import check
 from cljax.losses import _pairs
-from cljax.losses._pairs import Where, float_array
+from cljax.losses._pairs import Implementation, Scalar, Similarity, Where, float_array
 from cljax.losses.averaging import mean
+from cljax.pairwise import LogSumExp, Sum
 
 
 def entropy(logits: Float[ArrayLike, "*batch K"], *, where: Bool[ArrayLike, "*batch K"] | None = None) -> Float[Array, "*batch"]:
     r"""The entropy of a softmax, $-\sum_k p_k \log p_k$ with $p = \operatorname{softmax}(\text{logits})$, in nats.
 
-    Of cosines to a memory of labelled features it is the anchor entropy of "Learn from the Learnt". The released code adds 1e-5 inside the logarithm,
-    which lowers each entropy by about 1e-5 K.
+    Some released code adds 1e-5 inside the logarithm, which lowers each entropy by about 1e-5 K.
 
     >>> import jax.numpy as jnp
     >>> from cljax import losses
@@ -32,8 +34,7 @@ def entropy(logits: Float[ArrayLike, "*batch K"], *, where: Bool[ArrayLike, "*ba
       TypeError: an argument of a wrong kind or dtype.
       ValueError: shapes that disagree.
 
-    Reference: Grandvalet & Bengio, "Semi-supervised Learning by Entropy Minimization", NeurIPS 2004; Lyu et al., "Learn from the Learnt: Source-Free
-    Active Domain Adaptation via Contrastive Sampling and Visual Persistence", ECCV 2024.
+    Reference: Grandvalet & Bengio, "Semi-supervised Learning by Entropy Minimization", NeurIPS 2004.
     """
     check.arrays(logits=(logits, "... K"), where=(where, "... K?", "bool"))
     if where is not None and jnp.shape(where) != jnp.shape(logits):
@@ -44,6 +45,69 @@ def entropy(logits: Float[ArrayLike, "*batch K"], *, where: Bool[ArrayLike, "*ba
     p = jnp.exp(log_p)
     counts = p != 0 if where is None else where & (p != 0)
     return -jnp.sum(jnp.where(counts, p * jnp.where(counts, log_p, 0), 0), axis=-1)
+
+
+def anchor_entropy(
+    embeddings: Float[ArrayLike, "B D"],
+    anchors: Float[ArrayLike, "N D"],
+    *,
+    temperature: Scalar = 1.0,
+    where: Where = None,
+    anchor_where: Bool[ArrayLike, " N"] | None = None,
+    similarity: Similarity = "cosine",
+    block_size: int | None = None,
+    implementation: Implementation = "auto",
+) -> Float[Array, " B"]:
+    r"""The entropy of a softmax over similarities to anchors: low where an embedding has made up its mind which of them it belongs to.
+
+    $$-\sum_j d_{ij} \log d_{ij}, \qquad d_i = \operatorname{softmax}_j(\cos(z_i, m_j) / \tau)$$
+    No gradient goes to the anchors, features of labelled examples that a `memory.bank` keeps. Without a temperature the logits lie in [-1, 1], and it
+    can't fall more than 0.4745 below the logarithm of the number of anchors.
+
+    >>> import jax.numpy as jnp
+    >>> from cljax import losses
+    >>> values = losses.anchor_entropy(jnp.array([[1.0, 0.0], [0.6, 0.8], [1.0, 1.0]]), jnp.array([[2.0, 0.0], [0.0, 1.0]]))
+    >>> print(f"{losses.mean(values):.6f}")
+    0.654507
+
+    Args:
+      embeddings: `[B, D]`.
+      anchors: `[N, D]`, the same on every device.
+      temperature: tau, a scalar.
+      where: `[B]` booleans, the valid rows; the value of others is 0.
+      anchor_where: `[N]` booleans, the anchors that exist.
+      similarity, block_size, implementation: as in `pairwise.reduce`.
+
+    Returns:
+      float32 `[B]`, from 0 to the logarithm of the number of anchors; 0 where there is none.
+
+    Raises:
+      TypeError: an argument of a wrong kind or dtype.
+      ValueError: shapes that disagree, a temperature that is not positive.
+
+    Reference: Lyu et al., "Learn from the Learnt: Source-Free Active Domain Adaptation via Contrastive Sampling and Visual Persistence", ECCV 2024;
+    the released code adds 1e-5 inside the logarithm, which lowers it by about 1e-5 N.
+    """
+    arrays = dict(embeddings=(embeddings, "B D"), anchors=(anchors, "N D"), where=(where, "B?", "bool"), anchor_where=(anchor_where, "N?", "bool"))
+    check.arrays(**arrays, temperature=(temperature, "", "number"))
+    check.positive("temperature", temperature)
+    embeddings, anchors = _pairs.drop(where, embeddings), lax.stop_gradient(_pairs.drop(anchor_where, anchors))
+    how = dict(columns=_pairs.present(where=anchor_where), params=float_array(temperature), similarity=similarity)
+    how |= dict(block_size=block_size, implementation=implementation)
+    total = pairwise.reduce(embeddings, anchors, _log_total, **how)
+    exists = total != -jnp.inf
+    total = jnp.where(exists, total, 0)
+    expected = pairwise.reduce(embeddings, anchors, _expected, rows=total, **how)
+    return _pairs.drop(where, jnp.where(exists, total - expected, 0))
+
+
+def _log_total(scores, row, column, temperature):
+    return LogSumExp(scores / temperature, column.get("where"))
+
+
+def _expected(scores, total, column, temperature):
+    logits = scores / temperature
+    return Sum(jnp.exp(jnp.minimum(logits - total, 0)) * logits, column.get("where"))
 
 
 def info_max(logits: Float[ArrayLike, "B K"], *, where: Where = None, axis_name: str | None = None) -> Float[Array, ""]:

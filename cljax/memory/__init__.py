@@ -2,7 +2,22 @@
 
 from cljax.memory.averages import EMAState, ema
 from cljax.memory.banks import BankState, bank
+from cljax.memory.clusters import ClusterState, Neighbours, cluster_capacity, cluster_memory, cluster_neighbours, recluster
 from cljax.memory.pair import Memory
 from cljax.memory.queues import QueueState, queue
 
-__all__ = ["BankState", "EMAState", "Memory", "QueueState", "bank", "ema", "queue"]
+__all__ = [
+    "BankState",
+    "ClusterState",
+    "EMAState",
+    "Memory",
+    "Neighbours",
+    "QueueState",
+    "bank",
+    "cluster_capacity",
+    "cluster_memory",
+    "cluster_neighbours",
+    "ema",
+    "queue",
+    "recluster",
+]

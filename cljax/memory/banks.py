@@ -15,26 +15,28 @@ class BankState(NamedTuple):
     """The state of a `bank`.
 
     Attributes:
-      keys: float32 `[size, D]`, unit rows.
+      keys: float32 `[size, D]`, unit rows unless the bank keeps features as they are.
     """
 
     keys: Float[Array, "size D"]
 
 
-def bank(size: int, dim: int, momentum: Num[ArrayLike, ""]) -> Memory:
+def bank(size: int, dim: int, momentum: Num[ArrayLike, ""], *, normalise: bool = True) -> Memory:
     r"""Moving averages of the features of each example, on the unit sphere.
 
     $v_i \leftarrow \mathrm{n}(m\, v_i + (1 - m)\, \mathrm{n}(f_i))$ for the examples $i$ of a batch, $\mathrm{n}(x) = x / \lVert x \rVert$: features
-    may have any length, as the losses compare by cosine.
+    may have any length, as the losses compare by cosine. With `normalise=False` n is left out and the rows are zero at first: the averages of the
+    features themselves, such as anchors whose slots are written once their labels are known.
 
     Args:
       size: the number of examples.
       dim: the width D of a row.
       momentum: m, from 0 (a slot holds the last features) to 1 (nothing changes); may be traced.
+      normalise: whether features and rows are scaled to unit length.
 
     Returns:
       `Memory(init, update)`:
-      `init(key) -> BankState` with unit Gaussian rows;
+      `init(key) -> BankState` with unit Gaussian rows, or zeros;
       `update(state, index, features, axis_name=None) -> BankState` with index `[B]` integers and features `[B, D]`, which get no gradient. Of rows
       with the same index the last one counts, alone. A row whose index lies outside [0, size), such as a padding of -1, is left out. With `axis_name`
       the rows of all devices are written, in the order of the devices, and the state is the same on every device.
@@ -45,7 +47,7 @@ def bank(size: int, dim: int, momentum: Num[ArrayLike, ""]) -> Memory:
 
     Reference:
       Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018; Wang & Liu, "Understanding the Behaviour of
-      Contrastive Loss", CVPR 2021, section 5.1.
+      Contrastive Loss", CVPR 2021, section 5.1. Not normalised: Lyu et al., "Learn from the Learnt", ECCV 2024.
 
     >>> import jax, jax.numpy as jnp
     >>> init, update = bank(3, 2, momentum=0.5)
@@ -60,18 +62,18 @@ def bank(size: int, dim: int, momentum: Num[ArrayLike, ""]) -> Memory:
 
     def init(key: KeyLike) -> BankState:
         check.key("key", key)
-        return BankState(unit_gaussian(key, size, dim))
+        return BankState(unit_gaussian(key, size, dim) if normalise else jnp.zeros((size, dim)))
 
     def update(state: BankState, index: Integer[ArrayLike, " B"], features: Float[ArrayLike, "B D"], axis_name: str | None = None) -> BankState:
         check.arrays(**{"state.keys": (state.keys, f"{size} {dim}"), "features": (features, f"B {dim}"), "index": (index, "B", "int")})
         check.axis("axis_name", axis_name)
-        keys = state.keys
-        features = gather(safe_normalize(lax.stop_gradient(features)).astype(keys.dtype), axis_name)
+        keys, scaled = state.keys, safe_normalize if normalise else jnp.asarray
+        features = gather(scaled(lax.stop_gradient(features)).astype(keys.dtype), axis_name)
         index = gather(jnp.asarray(index).astype(jnp.promote_types(jnp.result_type(index), jnp.int32)), axis_name)
         index = jnp.where((index >= 0) & (index < size), index, size)  # a negative index would count from the end
         order = jnp.arange(len(index))
         last = jnp.zeros(size + 1, jnp.int32).at[index].max(order)[index]
-        blended = safe_normalize(momentum * keys[index] + (1 - momentum) * features)
+        blended = scaled(momentum * keys[index] + (1 - momentum) * features)
         return BankState(keys.at[jnp.where(order == last, index, size)].set(blended.astype(keys.dtype), mode="drop"))
 
     return Memory(init, update)

@@ -2,11 +2,21 @@
 
 from cljax.metrics.clusters import cluster_accuracy
 from cljax.metrics.collapse import collapse_watch, effective_rank, isotropy
-from cljax.metrics.few_shot import few_shot_accuracy, nearest_centroid
-from cljax.metrics.geometry import alignment, penalty_entropy, relative_penalty, tolerance, topk_similarity_profile, uniformity
+from cljax.metrics.few_shot import few_shot_accuracy, nearest_centroid, opta, opta_classifier, prototype_logits
+from cljax.metrics.geometry import (
+    alignment,
+    length_bias,
+    penalty_entropy,
+    relative_penalty,
+    softmax_entropy,
+    tolerance,
+    topk_similarity_profile,
+    uniformity,
+)
 from cljax.metrics.neighbours import hubness, knn_accuracy
 from cljax.metrics.probes import linear_probe, ridge_probe
 from cljax.metrics.ranking import average_precision, average_precision_at_r, label_retrieval, mrr_at_k, ndcg_at_k, r_precision, recall_at_k
+from cljax.metrics.similarity import sts_spearman
 
 __all__ = [
     "alignment",
@@ -20,15 +30,21 @@ __all__ = [
     "isotropy",
     "knn_accuracy",
     "label_retrieval",
+    "length_bias",
     "linear_probe",
     "mrr_at_k",
     "ndcg_at_k",
     "nearest_centroid",
+    "opta",
+    "opta_classifier",
     "penalty_entropy",
+    "prototype_logits",
     "r_precision",
     "recall_at_k",
     "relative_penalty",
     "ridge_probe",
+    "softmax_entropy",
+    "sts_spearman",
     "tolerance",
     "topk_similarity_profile",
     "uniformity",

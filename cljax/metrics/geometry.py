@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
 
 from cljax import losses, pairwise
-from cljax.core import check
+from cljax.core import check, safe_normalize
 from cljax.losses import uniformity as uniformity  # a scalar already
 from cljax.pairwise import Sum
 
@@ -124,6 +125,72 @@ def penalty_entropy(negatives: Float[ArrayLike, "*B M"], temperature: Num[ArrayL
     return -jnp.sum(jnp.where(log_penalty == -jnp.inf, 0, jnp.exp(log_penalty) * log_penalty), axis=-1)
 
 
+def softmax_entropy(scores: Num[ArrayLike, "*B N"], *, k: int | None = None, temperature: Num[ArrayLike, ""] = 1.0) -> Float[Array, "*B"]:
+    r"""The entropy of the softmax over the k highest scores, $-\sum_j p_j \log p_j$, in nats: how many candidates a retriever wavers between.
+
+    From 0 (one has all) to $\log k$ (all alike).
+
+    Args:
+      scores: `[..., N]`; -inf for none.
+      k: how many, from 1 to N; None is all.
+      temperature: divides the scores; above 0.
+
+    Returns:
+      float32 `[...]`.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    Reference:
+      Zhang et al., "Adversarial Retriever-Ranker for Dense Text Retrieval" (AR2), ICLR 2022, section 4.3 (k = 15).
+
+    >>> print(f"{softmax_entropy(jnp.array([1.0, 1.0, -9.0]), k=2):.4f}")
+    0.6931
+    """
+    total = check.arrays(scores=(scores, "... N", "number"), temperature=(temperature, "", "number"))["N"]
+    check.integer("k", total if k is None else k, at_least=1, at_most=total)
+    scores = jnp.asarray(scores, jnp.promote_types(jnp.result_type(scores), jnp.float32))
+    return penalty_entropy(scores if k is None else lax.top_k(scores, k)[0], temperature)
+
+
+def length_bias(
+    similarity: Float[ArrayLike, " P"],
+    lengths: Num[ArrayLike, " P"],
+    other_lengths: Num[ArrayLike, " P"],
+    *,
+    where: Bool[ArrayLike, " P"] | None = None,
+) -> Float[Array, ""]:
+    r"""How far pairs of texts are found similar because they are equally long: Pearson's correlation of similarity with $-|l_a - l_b|$.
+
+    Over pairs that have nothing else in common it is 0 for an encoder that does not see the length.
+
+    Args:
+      similarity: `[P]`, the similarity of each pair.
+      lengths, other_lengths: `[P]`, the lengths of its two texts.
+      where: `[P]` booleans, the pairs that count: those without a common meaning.
+
+    Returns:
+      A float32 scalar from -1 to 1; 0 where either does not vary.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape or dtype.
+
+    Reference:
+      After the abstract of Miao et al., "DebCSE: Rethinking Unsupervised Contrastive Sentence Embedding Learning in the Debiasing Perspective", CIKM
+      2023; the measure is a reconstruction.
+
+    >>> print(f"{length_bias(jnp.array([0.9, 0.1, 0.5]), jnp.array([4, 9, 7]), jnp.array([4, 5, 5])):.4f}")
+    1.0000
+    """
+    check.arrays(
+        similarity=(similarity, "P"), lengths=(lengths, "P", "number"), other_lengths=(other_lengths, "P", "number"), where=(where, "P?", "bool")
+    )
+    kept = jnp.ones(jnp.shape(similarity), bool) if where is None else jnp.asarray(where)
+    difference = jnp.asarray(lengths, jnp.float32) - jnp.asarray(other_lengths, jnp.float32)
+    x, y = (_centred(jnp.asarray(values, jnp.float32), kept) for values in (similarity, -jnp.abs(difference)))
+    return jnp.sum(safe_normalize(x) * safe_normalize(y))
+
+
 def topk_similarity_profile(embeddings: Float[ArrayLike, "B D"], k: int = 10) -> Float[Array, " k"]:
     """The mean cosine of an example with its nearest other example, with the second nearest, and so on to the k-th.
 
@@ -151,6 +218,11 @@ def topk_similarity_profile(embeddings: Float[ArrayLike, "B D"], k: int = 10) ->
     embeddings, index = jnp.asarray(embeddings), pairwise.index(batch)
     others = dict(rows=index, columns=index, where=lambda row, column: row != column)
     return jnp.mean(pairwise.top_k(embeddings, embeddings, k, similarity="cosine", **others)[0], axis=0)
+
+
+def _centred(values, kept):
+    values = jnp.where(kept, values - values[jnp.argmax(kept)], 0)  # so that rounding makes no difference between equal values
+    return jnp.where(kept, values - jnp.sum(values) / jnp.maximum(jnp.sum(kept), 1), 0)
 
 
 def _log_penalty(negatives, temperature):

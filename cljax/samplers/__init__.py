@@ -1,24 +1,48 @@
 """Samplers: who meets whom, returned as indices, masks or weights."""
 
+from cljax.samplers.active import cas_scores, cas_select, class_transferability, contrastive_margin, select_smallest, shuffled_rows
 from cljax.samplers.balanced import Batches, class_batches, unique_batches
 from cljax.samplers.batches import shuffled_batch, shuffled_batches
+from cljax.samplers.corpora import chunk_stream, corpus_mixture
+from cljax.samplers.devices import Devices, asynchronous, device_distances, select_devices, window
 from cljax.samplers.episodes import Episodes, few_shot_episodes
+from cljax.samplers.graphs import Edges, influence, knn_graph
 from cljax.samplers.grouped import Buckets, bucket_batches, group_batches
 from cljax.samplers.mining import Mined, distance_weighted_negatives, mine_negatives, semi_hard_negatives
+from cljax.samplers.propensity import draw_negatives, draw_weighted, inverse_propensity
 
 __all__ = [
     "Batches",
     "Buckets",
+    "Devices",
+    "Edges",
     "Episodes",
     "Mined",
+    "asynchronous",
     "bucket_batches",
+    "cas_scores",
+    "cas_select",
+    "chunk_stream",
     "class_batches",
+    "class_transferability",
+    "contrastive_margin",
+    "corpus_mixture",
+    "device_distances",
     "distance_weighted_negatives",
+    "draw_negatives",
+    "draw_weighted",
     "few_shot_episodes",
     "group_batches",
+    "influence",
+    "inverse_propensity",
+    "knn_graph",
     "mine_negatives",
+    "select_devices",
+    "select_smallest",
     "semi_hard_negatives",
     "shuffled_batch",
     "shuffled_batches",
+    "shuffled_rows",
     "unique_batches",
+    "window",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from cljax import pairwise
-from cljax.core import check, mixed, vary, varying_axes
+from cljax.core import check, mixed, safe_normalize, vary, varying_axes
 from cljax.core.ids import integers, meet
 from cljax.pairwise import Max, Sum
 
@@ -33,8 +33,8 @@ class Pool(NamedTuple):
     similarity: str
 
 
-def pool(queries, keys, k, *, positives, ids, key_ids, rows=None, columns=None, where=None, index=None, similarity, axis_name):
-    """The arguments that all miners share, checked, as a `Pool`."""
+def pool(queries, keys, k, *, positives, ids, key_ids, rows=None, columns=None, where=None, guide=None, index=None, similarity, axis_name):
+    """The arguments that all miners share, checked, as a `Pool`; `guide` is None or (embeddings of queries, of keys, margin)."""
     sizes = check.arrays(queries=(queries, "B D"), keys=(keys, "N D"), index=(index, "B?", "int"))
     batch, local = sizes["B"], sizes["N"]
     check.choice("similarity", similarity, pairwise.similarity.SIMILARITIES)
@@ -50,11 +50,17 @@ def pool(queries, keys, k, *, positives, ids, key_ids, rows=None, columns=None, 
     ids, key_ids = integers("ids", ids, batch), integers("key_ids", ids if key_ids is None else key_ids, local)
     row = dict(positives=_positives(positives, batch, total), ids=ids, example=pairwise.index(batch, axis_name) if index is None else index)
     column = dict(index=pairwise.index(local, axis_name), ids=key_ids)
+    if guide is not None:
+        check.arrays(**{"guide[0]": (guide[0], f"{batch} E"), "guide[1]": (guide[1], f"{local} E")})
+        row["guide"], column["guide"] = map(safe_normalize, guide[:2])
     row, column = ({name: leaf for name, leaf in leaves.items() if leaf is not None} for leaves in (row, column))
     found = (queries, keys, row | {"user": rows}, column | {"user": columns})
     queries, keys, row, column = lax.stop_gradient(jax.tree.map(jnp.asarray, found))
     if axis_name is not None:
         keys, column = jax.tree.map(lambda leaf: lax.all_gather(vary(leaf, {axis_name}), axis_name, tiled=True), (keys, column))
+    if guide is not None:
+        theirs = jnp.einsum("be,bpe->bp", row["guide"], column["guide"][jnp.maximum(row["positives"], 0)], precision=lax.Precision.HIGHEST)
+        row["limit"] = jnp.min(jnp.where(row["positives"] >= 0, theirs, jnp.inf), axis=1) - guide[2]
     return Pool(queries, keys, row, column, where, similarity)
 
 
@@ -65,12 +71,14 @@ def forbidden(pool, row, column):
         found |= jnp.any(row["positives"] == column["index"][..., None], axis=-1)
     if "ids" in row:
         found |= meet(row["ids"], column["ids"])
+    if "guide" in row:
+        found |= jnp.einsum("bie,jne->bn", row["guide"], column["guide"], precision=lax.Precision.HIGHEST) > row["limit"]
     return found if pool.where is None else found | ~pool.where(row["user"], column["user"])
 
 
 def ruled(pool):
     """Whether anything but a score can forbid a key."""
-    return pool.where is not None or not {"positives", "ids"}.isdisjoint(pool.rows)
+    return pool.where is not None or not {"positives", "ids", "guide"}.isdisjoint(pool.rows)
 
 
 def scores(pool, indices):

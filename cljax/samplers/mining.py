@@ -56,6 +56,8 @@ def mine_negatives(
     rows: PyTree = None,
     columns: PyTree = None,
     where: Callable | None = None,
+    guide: tuple[Float[ArrayLike, "B E"], Float[ArrayLike, "N E"]] | None = None,
+    guide_margin: Scalar = 0.0,
     first: int = 0,
     last: int | None = None,
     min_score: Scalar | None = None,
@@ -70,10 +72,10 @@ def mine_negatives(
 ) -> Mined:
     r"""For each query the k most similar keys, or k random ones, among those that the rules leave.
 
-    In this order: positives, keys whose ids meet and keys that `where` forbids are left out; the others are ranked by falling score, and those with
-    a rank in [`first`, `last`) stay; of them those whose score s keeps all bounds, $\text{min\_score} \le s \le \text{max\_score}$,
-    $s \le s^+ - \text{absolute\_margin}$ and $s \le s^+ - \text{relative\_margin} \, |s^+|$. Here $s^+$ is the lowest score among the query's
-    positives; a query without a positive has no margin.
+    In this order: positives, keys whose ids meet, keys that `where` forbids and those that a guide takes for positives are left out; the others are
+    ranked by falling score, and those with a rank in [`first`, `last`) stay; of them those whose score s keeps all bounds, $\text{min\_score} \le s
+    \le \text{max\_score}$, $s \le s^+ - \text{absolute\_margin}$ and $s \le s^+ - \text{relative\_margin} \, |s^+|$. Here $s^+$ is the lowest score
+    among the query's positives; a query without a positive has no margin.
 
     With `last` the `last` nearest keys of each query are held, `[B, last]`. Without it, bounds on scores and random draws look at the whole
     collection, in one pass for each of the k: give a `last` where k is large.
@@ -86,6 +88,10 @@ def mine_negatives(
       ids: integers `[B]`, or sets `[B, R]` padded with -1: keys whose ids meet the query's are never chosen.
       key_ids: `[N]` or `[N, S]`, the ids of the keys; by default those of the queries, where there are as many keys.
       rows, columns, where: as in `pairwise.top_k`: a function of what is known of a query and of a key, True where it may be chosen.
+      guide: the embeddings of queries and keys by a second model, `[B, E]` and `[N, E]`: a key whose cosine there is above that of the query's
+        positive (the lowest of several) less `guide_margin` is taken for a false negative and never chosen. A query without a positive has no such
+        limit.
+      guide_margin: how much more cautious, in units of the cosine; may be below 0.
       first, last: the window of ranks, from 0 on; all by default.
       min_score, max_score: the bounds of the score itself.
       absolute_margin, relative_margin: how far below the positive's score a negative has to stay, in units of the score and as a share of it.
@@ -100,12 +106,13 @@ def mine_negatives(
 
     Raises:
       TypeError: an argument of a wrong kind or dtype.
-      ValueError: shapes that disagree, k above N, a window that is empty or ends beyond N, a margin without positives, positives that are no keys,
-        "random" without a key, an unknown name, an axis that is not mapped.
+      ValueError: shapes that disagree, k above N, a window that is empty or ends beyond N, a margin or a guide without positives, positives that are
+        no keys, "random" without a key, an unknown name, an axis that is not mapped.
 
     Reference:
       Xiong et al., "Approximate Nearest Neighbor Negative Contrastive Learning for Dense Text Retrieval" (ANCE), ICLR 2021 (the most similar);
-      Moreira et al., "NV-Retriever: Improving text embedding models with effective hard-negative mining", 2024, section 4 (margins).
+      Moreira et al., "NV-Retriever: Improving text embedding models with effective hard-negative mining", 2024, section 4 (margins); Solatorio,
+      "GISTEmbed: Guided In-sample Selection of Training Negatives for Text Embedding Fine-tuning", 2024 (guide).
 
     >>> keys = jnp.array([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
     >>> mined = mine_negatives(keys[:1], keys, 3, positives=jnp.array([0]), max_score=0.7)
@@ -119,9 +126,14 @@ def mine_negatives(
         check.arrays(**{name: (value, "", "number")})
         if name.endswith("margin") and positives is None:
             raise ValueError(f"{name} needs positives, got positives=None")
+    if guide is not None:
+        if positives is None:
+            raise ValueError("guide needs positives, got positives=None")
+        check.arrays(guide_margin=(guide_margin, "", "number"))
+        guide = *guide, guide_margin
     if sampling == "random":
         check.key("key", key)
-    rules = dict(positives=positives, ids=ids, key_ids=key_ids, rows=rows, columns=columns, where=where)
+    rules = dict(positives=positives, ids=ids, key_ids=key_ids, rows=rows, columns=columns, where=where, guide=guide)
     pool = _candidates.pool(queries, keys, k, **rules, index=index, similarity=similarity, axis_name=axis_name)
     total = len(pool.keys)
     check.integer("first", first, at_least=0, at_most=total - 1)

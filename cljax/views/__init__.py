@@ -8,21 +8,30 @@ from cljax.views.erasing import block_mask, random_erasing
 from cljax.views.images import flip, shift_gain_noise
 from cljax.views.mixing import Mixed, cut_mix, mix_up
 from cljax.views.per_example import per_example
+from cljax.views.signals import jitter, scaling
+from cljax.views.tokens import crop_tokens, delete_tokens, inverse_cloze, replace_tokens, soda
 
 __all__ = [
     "Mixed",
     "block_mask",
     "colour_jitter",
     "compose",
+    "crop_tokens",
     "cut_mix",
+    "delete_tokens",
     "flip",
     "gaussian_blur",
     "greyscale",
+    "inverse_cloze",
+    "jitter",
     "mix_up",
     "multi_crop",
     "per_example",
     "random_erasing",
     "random_resized_crop",
+    "replace_tokens",
+    "scaling",
     "shift_gain_noise",
+    "soda",
     "solarise",
 ]

@@ -70,6 +70,26 @@ def test_glosses_have_a_row_a_definition(shelf):
     assert glosses.tolist() == ["lava", "a degree in arts", "the language of the Komi; it's é"] and lemmas.tolist() == ["aa", "aa", "zyrian"]
 
 
+def test_daphnet_has_three_accelerometers_a_sample(shelf):
+    names = [f"{place}_{axis}" for place in ("ankle", "leg", "trunk") for axis in ("horiz_fwd", "vert", "horiz_lateral")]
+    rows = [",".join(["timestamp", *names, "is_anomaly"]), "1970-01-01 00:04:40.000,101,1000,297,-9,953,303,330,942,-145,0"]
+    x, y = data.load("daphnet", folder=shelf("daphnet", {"aeon/datasets/data/Daphnet_S06R02E0/S06R02E0.csv": "\n".join(rows + rows[1:]).encode()}))
+    assert x.shape == (2, 3, 3) and y.tolist() == [0, 0]
+    np.testing.assert_allclose(x[1], [[0.101, 1, 0.297], [-0.009, 0.953, 0.303], [0.33, 0.942, -0.145]], rtol=1e-6)
+
+
+def test_connectome_has_a_row_a_cell_and_its_kind(shelf):
+    adjacency = np.random.default_rng(0).integers(0, 50, (209, 209))
+    kinds = np.random.default_rng(1).integers(0, 4, 209)
+    files = {
+        "graspologic/datasets/drosophila/left_adjacency.csv": "\n".join(" ".join(map(str, row)) for row in adjacency).encode(),
+        "graspologic/datasets/drosophila/left_cell_labels.csv": "\n".join("KPOI"[kind] for kind in kinds).encode(),
+    }
+    x, y = data.load("connectome", folder=shelf("connectome", files))
+    np.testing.assert_array_equal(x, adjacency)
+    np.testing.assert_array_equal(y, kinds)
+
+
 MODULE = '''"""A module."""
 import json
 
@@ -127,6 +147,43 @@ def test_stdlib_functions_are_those_of_this_python(tmp_path, monkeypatch):
     rows = data.builder("stdlib_functions", folder=tmp_path).as_data_source("train")
     (row,) = [row for row in rows if row["name"] == b"JSONDecoder.decode"]
     assert row["kind"] == b"function" and row["module"] == b"json.decoder" and b"Python representation" in row["docstring"]
+
+
+def test_documented_code_is_what_says_enough_and_each_pair_once(tmp_path, monkeypatch):
+    body = "\n".join(f"    value_{number} = {number}" for number in range(12))
+    full = f'def speak(aloud):\n    """Says what there is to be said, twice."""\n{body}\n'
+    files = {
+        "a.py": f'"""A module that has a long docstring of its own."""\n{full}',
+        "b.py": full
+        + 'def brief():\n    """Says too little."""\n'
+        + body
+        + '\ndef short():\n    """Has hardly any code in it at all."""\n    return 1\n',
+        "c.py": f'class Speaker:\n    """Says what there is to be said, thrice."""\n{body}\n',
+    }
+    monkeypatch.setattr(stdlib, "_files", lambda: {name: text.encode() for name, text in files.items()})
+    stdlib._digest.cache_clear()
+    found, all_pairs = data.documented_code(folder=tmp_path), data.documented_code(least_docstring=1, least_code=1, folder=tmp_path)
+    stdlib._digest.cache_clear()
+    assert list(zip(found.module, found.name, strict=True)) == [("a", "speak"), ("c", "Speaker")]
+    assert found.docstring[0] == "Says what there is to be said, twice." and "said" not in found.code[0]
+    assert all_pairs.name.tolist() == ["speak", "brief", "short", "Speaker"]
+
+
+@pytest.mark.errors
+def test_columns_are_chosen_by_their_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(stdlib, "_files", lambda: {"a.py": b"def f():\n    return 1\n"})
+    stdlib._digest.cache_clear()
+    kind, name = data.load("stdlib_functions", features=("kind", "name"), folder=tmp_path)
+    assert kind.tolist() == ["module", "function"] and name.tolist() == ["a", "f"]
+    (first,), (second,) = data.load("stdlib_functions", features=("name",), split=(1, 1), folder=tmp_path)
+    assert (first.tolist(), second.tolist()) == (["a"], ["f"])
+    with pytest.raises(ValueError, match="features must be among code, docstring, kind, module, name of 'stdlib_functions', got 'nam'.*name"):
+        data.load("stdlib_functions", features=("nam",), folder=tmp_path)
+    with pytest.raises(TypeError, match="features must be a tuple of names"):
+        data.load("stdlib_functions", features="name", folder=tmp_path)
+    stdlib._digest.cache_clear()
+    with pytest.raises(ValueError, match="least_code must be"):
+        data.documented_code(least_code=0)
 
 
 def ztext(books):

@@ -69,6 +69,19 @@ def test_a_chain_gives_training_to_those_that_know_of_it_and_stops_where_asked()
     assert model.features == 3
 
 
+def test_weight_normalisation_parts_direction_and_length():
+    head = encoders.WeightNormHead(3)
+    params = jax.jit(head.init)(KEY, X)["params"]
+    np.testing.assert_allclose(params["length"], np.linalg.norm(params["direction"], axis=0), rtol=1e-6)
+    np.testing.assert_allclose(head.apply({"params": params}, X), X @ params["direction"], atol=1e-5)  # at first a linear layer
+    other = {"direction": 7 * params["direction"], "length": np.float32([1, 2, 0]), "bias": np.float32([0, 1, 2])}
+    expected = X @ (params["direction"] / np.linalg.norm(params["direction"], axis=0)) * other["length"] + other["bias"]
+    np.testing.assert_allclose(head.apply({"params": other}, X), expected, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda p: head.apply({"params": p}, X).sum()))(other | {"direction": 0 * params["direction"]})
+    assert all(np.isfinite(leaf).all() for leaf in gradient.values())
+    assert head.apply({"params": other}, jnp.asarray(X, jnp.bfloat16)).dtype == jnp.float32
+
+
 def test_modules_with_lists_are_static_values():
     for a, b in [
         (encoders.MLP([4, 2], 3), encoders.MLP((4, 2), 3)),
@@ -91,6 +104,8 @@ def test_bad_input_is_named(variables):
         HEAD.apply(variables, X, train=jnp.bool_(True))
     with pytest.raises(ValueError, match="layers must be at least 1, got 0"):
         encoders.ProjectionHead(4, 3, layers=0)
+    with pytest.raises(ValueError, match="features must be at least 1, got 0"):
+        encoders.WeightNormHead(0)
     with pytest.raises(ValueError, match="modules must be a sequence of Linen modules, at least one"):
         encoders.Chain([])
     with pytest.raises(TypeError, match="modules must be Linen modules, got function"):

@@ -75,6 +75,16 @@ def test_bfloat16_features_and_no_gradient():
     np.testing.assert_array_equal(gradient, 0)
 
 
+def test_features_as_they_are_start_at_zero_and_keep_their_length():
+    init, change = memory.bank(SIZE, DIM, 0.1, normalise=False)
+    state = init(jax.random.key(0))
+    np.testing.assert_array_equal(state.keys, 0)
+    for features in (np.float32([[2, 0, 0], [9, 9, 9]]), np.float32([[0, 4, 0], [9, 9, 9]])):
+        state = change(state, np.array([4, -1]), features)
+    np.testing.assert_allclose(state.keys[4], [0.1 * 0.9 * 2, 0.9 * 4, 0], rtol=1e-6)
+    assert not np.delete(state.keys, 4, axis=0).any()
+
+
 @pytest.mark.parametrize("mode", ["shard_map", "shard_map unchecked", "pmap", "vmap"])
 def test_bank_on_four_devices_equals_one(mode):
     index, features = np.array([5, 1, 5, 0, 1, -1, 3, 5]), np.float32(RNG.normal(size=(8, DIM)))  # devices meet in slots 5 and 1

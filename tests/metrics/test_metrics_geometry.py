@@ -105,6 +105,34 @@ def test_profile_of_the_nearest_others():
     np.testing.assert_allclose(metrics.topk_similarity_profile(np.ones((3, 2), np.float32), k=2), [1, 1], atol=1e-6)  # only oneself is left out
 
 
+def test_entropy_of_the_highest_scores():
+    scores = RNG.normal(size=(4, 9)).astype(np.float32)
+    top = np.sort(scores.astype(np.float64), axis=1)[:, ::-1][:, :5] / 0.7
+    p = np.exp(top) / np.exp(top).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(metrics.softmax_entropy(scores, k=5, temperature=0.7), -(p * np.log(p)).sum(axis=1), atol=1e-6)
+    np.testing.assert_allclose(metrics.softmax_entropy(np.float32([2, 2, 2, -np.inf])), np.log(3), atol=1e-6)
+
+
+length_bias = jax.jit(metrics.length_bias)
+
+
+def test_length_bias_is_a_correlation_over_the_pairs_that_count():
+    similarity, a, b = RNG.normal(size=50).astype(np.float32), RNG.integers(1, 30, 50), RNG.integers(1, 30, 50)
+    where = RNG.uniform(size=50) < 0.5
+    expected = [np.corrcoef(similarity[kept], -np.abs(a - b)[kept])[0, 1] for kept in (where, np.ones(50, bool))]
+    np.testing.assert_allclose(length_bias(np.where(where, similarity, np.nan), a, b, where=where), expected[0], atol=1e-6)
+    np.testing.assert_allclose(length_bias(similarity, a, b, where=np.ones(50, bool)), expected[1], atol=1e-6)
+    np.testing.assert_allclose(metrics.length_bias(1000 + similarity, a, b), expected[1], atol=1e-3)
+
+
+def test_length_bias_of_what_does_not_vary_is_zero_and_nan_surfaces():
+    every = np.ones(50, bool)
+    assert float(length_bias(np.full(50, 0.3, np.float32), np.arange(50), np.arange(50)[::-1], where=every)) == 0
+    assert float(length_bias(np.arange(50, dtype=np.float32), np.arange(50), np.arange(50) + 3, where=every)) == 0
+    assert float(length_bias(np.arange(50, dtype=np.float32), np.arange(50), np.arange(50) + 3, where=~every)) == 0
+    assert np.isnan(length_bias(np.full(50, np.nan, np.float32), np.arange(50), np.arange(50)[::-1], where=every))
+
+
 def test_uniformity_is_the_function_of_the_losses():
     assert metrics.uniformity is losses.uniformity
 
@@ -119,6 +147,10 @@ def test_bad_input_is_named():
         metrics.topk_similarity_profile(CIRCLE, k=4)
     with pytest.raises(ValueError, match="temperature must be greater than 0, got 0.0"):
         metrics.relative_penalty(NEGATIVES, 0.0)
+    with pytest.raises(ValueError, match="k must be at least 1 and at most 3, got 4"):
+        metrics.softmax_entropy(NEGATIVES, k=4)
+    with pytest.raises(ValueError, match=r"other_lengths must have shape \[P\] with P = 3 as in similarity, got \[2\]"):
+        metrics.length_bias(NEGATIVES, np.arange(3), np.arange(2))
     with pytest.raises(ValueError, match=r"temperature must be a scalar or have shape \[\], got \[3\]"):
         metrics.penalty_entropy(NEGATIVES, np.ones(3, np.float32))
     with pytest.raises(ValueError, match=r"b must have shape \[B, D\] with B = 4 as in a, got \[3, 2\]"):

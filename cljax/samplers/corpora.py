@@ -1,0 +1,70 @@
+"""Texts out of corpora: how often each is drawn from, and a stream of tokens in chunks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, ArrayLike, Float, Integer, Num, Shaped
+
+from cljax.core import check
+
+
+def corpus_mixture(sizes: Num[ArrayLike, " C"], exponent: Num[ArrayLike, ""]) -> Float[Array, " C"]:
+    r"""How often an example comes from each corpus, $p_c \propto n_c^\alpha$.
+
+    Exponent 1 takes all examples alike, 0 all corpora; between them small corpora are seen more often than their share. `jax.random.choice(key,
+    len(p), p=p)` draws.
+
+    Args:
+      sizes: `[C]` numbers, how much each corpus holds; an empty one is never drawn.
+      exponent: $\alpha$.
+
+    Returns:
+      float32 `[C]`, with sum 1.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range, or nothing in any corpus.
+
+    Reference: Conneau & Lample, "Cross-lingual Language Model Pretraining", NeurIPS 2019, section 3.1; Izacard et al., "Unsupervised Dense
+    Information Retrieval with Contrastive Learning" (Contriever), TMLR 2022 (exponent 0).
+
+    >>> print(corpus_mixture(jnp.array([900, 100]), 0.5).round(4))
+    [0.75 0.25]
+    """
+    check.arrays(sizes=(sizes, "C", "number"), exponent=(exponent, "", "number"))
+    if not isinstance(sizes, jax.core.Tracer):
+        check.number("sizes", sizes, at_least=0)
+        if not np.any(np.asarray(sizes) > 0):
+            raise ValueError(f"sizes must hold one above 0, got {np.asarray(sizes).tolist()}")
+    sizes = jnp.asarray(sizes, jnp.float32)
+    log_weights = jnp.where(sizes > 0, exponent * jnp.log(jnp.where(sizes > 0, sizes, 1)), -jnp.inf)
+    return jax.nn.softmax(log_weights)
+
+
+def chunk_stream(tokens: Shaped[ArrayLike, " N"], length: int, offset: Integer[ArrayLike, ""] = 0) -> Shaped[Array, "chunks length"]:
+    """A stream of tokens, all texts of a corpus one after the other, cut into chunks of one length from an offset on.
+
+    With another offset from `range(length)` in each epoch, texts are cut at other places; how many chunks there are doesn't depend on it, so up to
+    2 (length - 1) tokens are left out.
+
+    Args:
+      tokens: `[N]`.
+      length: of a chunk, at most (N + 1) / 2.
+      offset: from 0 to `length - 1`; may be traced.
+
+    Returns:
+      `[(N - length + 1) // length, length]`.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    Reference: Izacard et al., "Unsupervised Dense Information Retrieval with Contrastive Learning" (Contriever), TMLR 2022, released code.
+
+    >>> chunk_stream(jnp.arange(8), 3, offset=2).tolist()
+    [[2, 3, 4], [5, 6, 7]]
+    """
+    total = check.arrays(tokens=(tokens, "N", None), offset=(offset, "", "int"))["N"]
+    check.integer("length", length, at_least=1, at_most=(total + 1) // 2)
+    check.number("offset", offset, at_least=0, at_most=length - 1)
+    count = (total - length + 1) // length
+    return lax.dynamic_slice_in_dim(jnp.asarray(tokens), offset, count * length).reshape(count, length)

@@ -1,0 +1,45 @@
+"""Mixtures of corpora, and chunks of a stream of tokens."""
+
+import jax
+import numpy as np
+import pytest
+
+from cljax import samplers
+
+SIZES = np.array([800, 150, 50])
+
+
+def test_exponent_one_is_proportional_and_zero_is_uniform():
+    np.testing.assert_allclose(samplers.corpus_mixture(SIZES, 1), [0.8, 0.15, 0.05], rtol=1e-6)
+    np.testing.assert_allclose(samplers.corpus_mixture(SIZES, 0), np.full(3, 1 / 3), rtol=1e-6)
+    np.testing.assert_allclose(samplers.corpus_mixture(SIZES, 0.7), SIZES**0.7 / (SIZES**0.7).sum(), rtol=1e-5)
+
+
+def test_an_empty_corpus_is_never_drawn_and_large_counts_do_not_overflow():
+    np.testing.assert_allclose(samplers.corpus_mixture(np.float32([0, 1, 3e38]), 0), [0, 0.5, 0.5])
+    np.testing.assert_allclose(samplers.corpus_mixture(np.float32([3e38, 3e38]), 2.0), [0.5, 0.5])
+
+
+def test_chunks_follow_each_other_from_any_offset_in_one_program():
+    tokens = np.arange(20)
+    chunks = jax.jit(lambda offset: samplers.chunk_stream(tokens, 6, offset))
+    for offset in range(6):
+        np.testing.assert_array_equal(chunks(offset), (np.arange(12) + offset).reshape(2, 6))
+    np.testing.assert_array_equal(samplers.chunk_stream(tokens > 3, 10), (tokens[:10] > 3)[None])  # of any dtype
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: samplers.corpus_mixture(SIZES[:, None], 1), ValueError, r"sizes must have shape \[C\], got \[3, 1\]"),
+        (lambda: samplers.corpus_mixture(-SIZES, 1), ValueError, "sizes must be at least 0, got -800"),
+        (lambda: samplers.corpus_mixture(0 * SIZES, 1), ValueError, r"sizes must hold one above 0, got \[0, 0, 0\]"),
+        (lambda: samplers.corpus_mixture(SIZES, "1"), TypeError, "exponent must be an array, got '1'"),
+        (lambda: samplers.chunk_stream(np.arange(10), 6), ValueError, "length must be at least 1 and at most 5, got 6"),
+        (lambda: samplers.chunk_stream(np.arange(10), 4, 4), ValueError, "offset must be at least 0 and at most 3, got 4"),
+    ],
+)
+def test_bad_input_is_named(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
