@@ -222,4 +222,7 @@ def _legend(figure, panels):
         for line, label in zip(*panel.get_legend_handles_labels(), strict=True):
             found.setdefault(label, line)
     if len(found) > 1:
-        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(len(found), 4), frameon=False, fontsize=8)
+        fitting = int(figure.get_figwidth() / (0.6 + 0.07 * max(map(len, found))))  # columns, in inches
+        columns = max(1, min(len(found), 4, fitting))
+        figure.set_figheight(figure.get_figheight() + 0.18 * (-(-len(found) // columns) - 1))  # panels keep their height
+        figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
