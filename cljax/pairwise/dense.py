@@ -34,7 +34,7 @@ def spread(pair, shape, dtype):
 
 def logsumexp(value, axis):
     """log(sum(exp(value))), -inf where all are -inf, with zero gradient there; NaN and inf surface."""
-    highest = lax.stop_gradient(jnp.max(value, axis=axis, keepdims=True))
+    highest = lax.stop_gradient(jnp.max(value, axis=axis, keepdims=True, initial=-jnp.inf))
     highest = jnp.where(jnp.isfinite(highest), highest, 0)
     return safe_log(jnp.sum(jnp.exp(value - highest), axis=axis)) + jnp.squeeze(highest, axis)
 
@@ -45,6 +45,8 @@ def safe_log(x):
 
 
 def maximum(value, axis):
-    """The largest value and its first index; NaN is the largest (`argmax` sees it where XLA's maximum on CPU does not)."""
+    """The largest value and its first index; NaN is the largest (`argmax` sees it where XLA's maximum on CPU does not); of nothing, -inf and -1."""
+    if not value.shape[axis]:
+        return jnp.max(value, axis=axis, initial=-jnp.inf), jnp.full(value.shape[1 - axis], -1, jnp.int32)
     index = jnp.argmax(lax.stop_gradient(value), axis=axis).astype(jnp.int32)
     return jnp.squeeze(jnp.take_along_axis(value, jnp.expand_dims(index, axis), axis), axis), index

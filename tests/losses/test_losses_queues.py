@@ -101,7 +101,8 @@ def test_a_queue_of_the_batchs_other_keys_is_the_in_batch_loss_and_an_empty_one_
     def found(q, k):
         alone = jax.vmap(lambda q, k, queue: moco(q[None], k[None], queue)[0])(q, k, others)
         unfilled = losses.info_nce(q, k, temperature=1.0, negatives=QUEUE, in_batch=False, negative_where=np.zeros(4, bool))
-        return alone, losses.info_nce(q, k, temperature=1.0, similarity="dot"), unfilled
+        empty = losses.info_nce(q, k, temperature=1.0, negatives=QUEUE[:0], in_batch=False)
+        return alone, losses.info_nce(q, k, temperature=1.0, similarity="dot"), jnp.stack([unfilled, empty])
 
     alone, in_batch, unfilled = found(MOCO_Q, MOCO_K)
     np.testing.assert_allclose(alone, in_batch, atol=1e-6)

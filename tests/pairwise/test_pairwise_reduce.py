@@ -272,6 +272,13 @@ def test_squared_distances_far_from_the_origin_are_exact(implementation):
     assert np.all(same[0] <= 0)
 
 
+def test_without_keys_there_is_nothing_to_find():
+    terms = {"lse": LogSumExp, "sum": Sum, "max": Max}
+    found = pairwise.reduce(jnp.ones((2, 3)), jnp.ones((0, 3)), lambda scores, *_: {name: term(scores) for name, term in terms.items()})
+    assert found["lse"].tolist() == found["max"][0].tolist() == [-np.inf] * 2
+    assert found["sum"].tolist() == [0, 0] and found["max"][1].tolist() == [-1, -1]
+
+
 @BOTH
 def test_zero_vectors_have_cosine_zero_and_zero_gradient(implementation):
     x = jnp.zeros((4, 3)).at[0].set(1.0)
