@@ -74,12 +74,15 @@ def opta(
     check.arrays(prototypes=(prototypes, "W D"), queries=(queries, "Q D"))
     check.integer("passes", passes, at_least=0)
     prototypes, queries = _wide(prototypes), _wide(queries)
-    for _ in range(passes):
+
+    def move(_, prototypes):
         cost = jnp.sum((prototypes[:, None] - queries) ** 2, axis=-1)
         largest = jnp.max(cost)
         plan = sinkhorn(cost / jnp.where(largest == 0, 1, largest), epsilon, iterations=iterations, tolerance=tolerance).plan
-        prototypes = plan @ queries / jnp.sum(plan, axis=1, keepdims=True)
-    return prototypes
+        return jnp.matmul(plan, queries, precision=lax.Precision.HIGHEST) / jnp.sum(plan, axis=1, keepdims=True)
+
+    prototypes, queries = vary((prototypes, queries), varying_axes(prototypes, queries))
+    return lax.fori_loop(0, passes, move, prototypes.astype(jnp.promote_types(prototypes.dtype, queries.dtype)))
 
 
 def prototype_logits(
@@ -94,7 +97,7 @@ def prototype_logits(
       prototypes: `[W, D]`, at least two.
       queries: `[Q, D]`.
       penalty: lambda, above 0.
-      iterations: the number of steps.
+      iterations: the most steps that are made.
 
     Returns:
       float32 `[Q, W]`.
@@ -122,19 +125,28 @@ def prototype_logits(
     places = jnp.matmul(jnp.matmul(asked, known.T, precision=lax.Precision.HIGHEST), axes, precision=lax.Precision.HIGHEST)
     places *= jnp.where(kept, 1 / lengths, 0)
 
-    def value(flat):
-        weights, intercept = flat[:-ways].reshape(ways, ways), flat[-ways:]
-        fit = -jnp.sum(jnp.diagonal(jax.nn.log_softmax(points @ weights + intercept)))
-        return fit + penalty / 2 * jnp.sum(weights**2) + 1e-4 / 2 * jnp.sum(intercept) ** 2  # of equal intercepts those that sum to 0
+    points, places = (jnp.concatenate([x, jnp.ones((len(x), 1), x.dtype)], axis=1) for x in (points, places))
+    ridge = jnp.append(jnp.full(ways, penalty, points.dtype), 1e-5)  # a little on the intercepts, of which only differences matter
 
-    def improve(_, flat):
-        hessian = jax.hessian(value)(flat) + 1e-6 * jnp.eye(len(flat))
-        step = jnp.linalg.solve(hessian, jax.grad(value)(flat))
-        tried = flat - step * 2.0 ** -jnp.arange(8.0)[:, None]
-        return tried[jnp.argmin(jax.vmap(value)(tried))]
+    def value(weights):
+        return jnp.sum(ridge[:, None] * weights**2) / 2 - jnp.sum(jnp.diagonal(jax.nn.log_softmax(points @ weights)))
 
-    found = lax.fori_loop(0, iterations, improve, vary(jnp.zeros(ways * (ways + 1), points.dtype), varying_axes(prototypes, penalty)))
-    return places @ found[:-ways].reshape(ways, ways) + found[-ways:]
+    def improve(state):
+        turn, weights, _ = state
+        p = jax.nn.softmax(points @ weights)
+        gradient = points.T @ (p - jnp.eye(ways, dtype=p.dtype)) + ridge[:, None] * weights
+        curvature = jnp.eye(ways, dtype=p.dtype) * p[:, None] - p[:, :, None] * p[:, None]
+        hessian = jnp.einsum("nkl,ni,nj->ikjl", curvature, points, points).reshape(gradient.size, -1) + jnp.diag(jnp.repeat(ridge, ways))
+        step = jnp.linalg.solve(hessian, gradient.ravel()).reshape(gradient.shape)
+        tried = weights - step * 2.0 ** -jnp.arange(6.0)[:, None, None]
+        return turn + 1, tried[jnp.argmin(jax.vmap(value)(tried))], jnp.max(jnp.abs(gradient))
+
+    def more(state):
+        turn, _, slope = state
+        return (turn < iterations) & ~(slope < 1e-5)
+
+    start = 0, jnp.zeros((ways + 1, ways), points.dtype), jnp.full((), jnp.inf, points.dtype)
+    return places @ lax.while_loop(more, improve, vary(start, varying_axes(prototypes, penalty)))[1]
 
 
 def opta_classifier(

@@ -51,7 +51,7 @@ def test_more_restarts_are_never_worse_and_seeds_lie_apart():
     once, often = (jax.jit(jax.vmap(partial(core.kmeans, points=POINTS, k=4, restarts=n))) for n in (1, 5))
     keys = jax.random.split(KEY, 20)
     assert np.all(np.asarray(often(keys).inertia) <= np.asarray(once(keys).inertia) + 1e-3)
-    seeds = jax.vmap(lambda key: clustering._seeds(key, POINTS, np.ones(60, bool), 4))(keys)
+    seeds = jax.jit(jax.vmap(lambda key: clustering._seeds(key, jnp.array(POINTS), jnp.ones(60, bool), 4)))(keys)
     groups = np.argmin(((np.asarray(seeds)[:, :, None] - MIDDLES) ** 2).sum(-1), axis=-1)
     assert np.mean([len(set(row)) for row in groups]) > 3.4  # of 2.7 for seeds drawn evenly
 

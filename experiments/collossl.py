@@ -1,0 +1,386 @@
+"""ColloSSL: Collaborative Self-Supervised Learning for Human Activity Recognition (Jain et al., IMWUT 2022; arXiv 2202.00758).
+
+Several sensors on a body record the same movement: the window of another device at the same time is a positive, windows of other devices at other
+times are negatives. Which device is near enough to be the positive, and how much each negative weighs, is said by the distance of their movements
+(maximum mean discrepancy of magnitudes). The released code has the sign of the similarity turned round: the arm "sign -1".
+
+Shown on generated movements of six activities, seen by five devices of falling use (gain, gravity, drift, noise), as no small package ships labelled
+recordings of several positions; the distances of ankle, leg and trunk are measured on a real recording of one person (arm "recording"). In full it
+takes recordings from a folder, `DIR/realworld_har/*.npz`, a file a person:
+    signals  float32 [time, positions, 6], accelerometer x, y, z and gyroscope x, y, z of each position, at 50 Hz and aligned in time
+    labels   int [time], the activity at each time: 0, 1, ...
+
+    python experiments/collossl.py --workers
+    python experiments/collossl.py --arm collossl --set distance=magnitude,axes --set negatives=all,positive,next --set draws=1,4
+    python experiments/collossl.py --full --data-dir DIR
+    python experiments/collossl.py --full --set anchor=0,1,2,3,4,5,6 --set temperature=0.05,0.1 --data-dir DIR
+"""
+
+import hashlib
+import os
+import pathlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from cljax import data, encoders, losses, samplers, study, train, views
+from cljax.core import provenance, safe_normalize
+
+
+@train.config
+class Config:
+    method: str = "collossl"  # or "simclr" on the anchor alone, "supervised", "random": an encoder that isn't trained
+    positive: str = "closest"  # the positive device; also "farthest", "random"
+    negatives: str = "all"  # the negative devices; also "positive" (that one alone), "next" (the second and the third closest)
+    weighted: bool = True  # negatives by 1 / distance
+    distance: str = "magnitude"  # or the mean over "axes"
+    dynamic: bool = True  # distances of each batch; False: of the training set, once, and the anchor's own windows of other times are negatives too
+    synchronous: bool = False  # negatives of the same time
+    draws: int = 1  # windows of each negative device
+    sign: float = 1.0  # -1: as the released code
+    temperature: float = 0.1
+    data: str = "events"  # or "daphnet" (distances alone), or the name of a folder
+    divisor: float = 1.0  # of a folder's signals
+    anchor: int = 0
+    windows: tuple[int, ...] = (3000, 2000, 1000)  # generated: without labels, with labels, to test on
+    labels: tuple[float, ...] = (60, 200, 600, 2000)  # numbers of labels; from 1 down: shares of those that there are
+    channels: tuple[int, ...] = (32, 48, 64)
+    widths: tuple[int, ...] = (9, 7, 5)
+    dropout: float = 0.0
+    head: tuple[int, ...] = ()  # hidden layers of the classifier that is trained
+    fine_tune: int | None = None  # convolutions that stay as they are while the others are trained with labels; None: logistic regression on features
+    learning_rate: float = 1e-3
+    decay: int | None = None  # steps of a cosine decay of the rate to 0
+    batch: int = 64
+    steps: int = 150
+    label_batch: int = 64
+    label_steps: int = 150
+
+
+ARMS = {
+    "collossl": Config(),
+    "random encoder": Config(method="random"),
+    "simclr": Config(method="simclr"),
+    "supervised": Config(method="supervised"),
+    "unweighted": Config(weighted=False),
+    "random positive": Config(positive="random"),
+    "farthest positive": Config(positive="farthest"),
+    "synchronous": Config(synchronous=True),
+    "sign -1": Config(sign=-1.0),
+    "a priori": Config(dynamic=False),
+    "longer": Config(steps=450),
+    "recording": Config(data="daphnet"),
+}
+
+
+# Data: dicts of windows [N, D, T, C] with the anchor in front, the activity and the person of each.
+
+GAIN, GRAVITY, NOISE = (1.0, 0.9, 0.7, 0.5, 0.25), (1.0, 1.1, 1.5, 2.0, 3.0), np.linspace(0.8, 1.0, 5)
+ACTIVITIES, SAMPLES, RATE = 6, 64, 50.0
+
+
+@partial(jax.jit, static_argnums=1)
+def events(key, count):
+    """Generated movements: what they share is the movement; tilt, drift and noise belong to a device and a window."""
+    k_turn, k_down, k_harmonic, k_event = jax.random.split(key, 4)
+    turn = jax.random.orthogonal(k_turn, 3, (5,))
+    turn *= jnp.linalg.det(turn)[:, None, None]  # rotations, no reflections
+    down = jnp.array(GRAVITY)[:, None] * safe_normalize(jax.random.normal(k_down, (5, 3)))
+    harmonic = jax.random.permutation(k_harmonic, jnp.linspace(0, 0.5, ACTIVITIES))
+    k = iter(jax.random.split(k_event, 8))
+    activity = jax.random.randint(next(k), (count,), 0, ACTIVITIES)
+    frequency = jnp.linspace(1.5, 5, ACTIVITIES)[activity] * (1 + 0.1 * jax.random.normal(next(k), (count,)))
+    phase = jax.random.uniform(next(k), (count, 1, 3), maxval=2 * np.pi)
+    angle = 2 * np.pi * frequency[:, None, None] * (jnp.arange(SAMPLES) / RATE)[:, None] + phase
+    movement = jnp.sin(angle) + harmonic[activity][:, None, None] * jnp.sin(2 * angle)
+    movement *= jnp.exp(0.3 * jax.random.normal(next(k), (count, 1, 1)))
+    seen = jnp.array(GAIN)[:, None, None] * jnp.einsum("dij,ntj->ndti", turn, movement)
+    axis, tilt = safe_normalize(jax.random.normal(next(k), (count, 5, 3))), 0.3 * jax.random.normal(next(k), (count, 5, 1))
+    along = axis * jnp.sum(axis * down, axis=-1, keepdims=True)
+    tilted = along + (down - along) * jnp.cos(tilt) + jnp.cross(axis, down) * jnp.sin(tilt)
+    drift = jnp.linspace(-0.5, 0.5, SAMPLES)[:, None] * jax.random.normal(next(k), (count, 5, 1, 3))
+    noise = jnp.asarray(NOISE)[:, None, None] * jax.random.normal(next(k), (count, 5, SAMPLES, 3))
+    return {"windows": seen + tilted[:, :, None] + drift + noise, "label": activity, "person": jnp.zeros(count, jnp.int32)}
+
+
+def recordings(name, divisor, length=150):
+    """Windows of 3 s of all people's recordings; an activity that changes in a window is that of its middle."""
+    folder = pathlib.Path(os.environ.get("CLJAX_DATA", "~/.cache/cljax")).expanduser() / name
+    paths, found = sorted(folder.glob("*.npz")), []
+    if len(paths) < 2:
+        raise ValueError(f"{folder} must hold a file a person, two at least, each an .npz of signals and labels; got {len(paths)}")
+    for person, path in enumerate(paths):
+        with np.load(path) as file:
+            signals, labels = file["signals"], file["labels"]
+        places = samplers.window(len(signals), length)
+        windows = np.moveaxis(signals[places], 1, 2).astype(np.float32) / divisor
+        found.append({"windows": windows, "label": labels[places[:, length // 2]], "person": np.full(len(places), person)})
+    digest = hashlib.sha256(str(provenance.digests(folder)).encode()).hexdigest()
+    provenance.record(name, rows=sum(len(person["label"]) for person in found), digest=f"sha256:{digest}", package="folder")
+    return {name: np.concatenate([person[name] for person in found]) for name in found[0]}
+
+
+def split(config, key):
+    """What is trained on, whose labels may be used, and what is tested on: of recordings the windows of a fifth of the people."""
+    if config.data == "events":
+        whole = events(key, sum(config.windows))
+        parts = np.split(np.arange(sum(config.windows)), np.cumsum(config.windows)[:-1])
+    else:
+        whole = recordings(config.data, config.divisor)
+        k_people, k_labels = jax.random.split(key)
+        people = np.asarray(jax.random.permutation(k_people, whole["person"].max() + 1))
+        held_out = np.isin(whole["person"], people[: -(-len(people) // 5)])
+        known = np.flatnonzero(~held_out)
+        parts = known, np.asarray(jax.random.permutation(k_labels, known)), np.flatnonzero(held_out)
+    order = np.roll(np.arange(whole["windows"].shape[1]), -config.anchor)
+    whole["windows"] = whole["windows"][:, order]
+    return [{name: jnp.asarray(array[part]) for name, array in whole.items()} for part in parts]
+
+
+def one_person(batches, size, key, arrays, t):
+    """A batch from one person: `batches` of them are an epoch."""
+    indices, _ = samplers.group_batches(arrays["key"], arrays["person"], size, t // batches)
+    index = indices[t % batches]
+    return {"windows": arrays["windows"][index], "index": index}
+
+
+# What is learned.
+
+
+def encoder(config):
+    return encoders.ConvNet1D(config.channels, config.widths, dropout=config.dropout)
+
+
+def optimiser(config):
+    return optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.decay) if config.decay else config.learning_rate)
+
+
+def embed(model, params, key, windows, index):
+    """Embeddings in training, `[B, ..., E]`: what is dropped hangs on the example, not on where in the batch it stands."""
+    return views.per_example(lambda k, window: model.apply(params, window, train=True, rngs={"dropout": k}), key, windows, index=index)
+
+
+def collaborative(config, z, distances, key):
+    """Each anchor `z[:, 0]` against the simultaneous embedding of the positive device and others of the negative ones: one value an anchor."""
+    k_select, k_rows = jax.random.split(key)
+    how = dict(positive=config.positive, negatives=config.negatives, weighted=config.weighted)
+    chosen = samplers.select_devices(distances, key=k_select, **how)
+    own = 0 if config.dynamic else 2 / jnp.min(distances) if config.weighted else 1  # as if it were half as far as the closest
+    sources = np.repeat(np.arange(z.shape[1]), config.draws)
+    rows = samplers.asynchronous(k_rows, len(z), len(sources), axis_name="data")
+    everywhere = lax.all_gather(z, "data", tiled=True)
+    negatives = z[:, sources] if config.synchronous else everywhere[rows.T, sources]
+    weights = jnp.append(own, chosen.weights)[sources]
+    options = dict(temperature=config.temperature, positive_weights=chosen.positive, negative_weights=weights)
+    return losses.grouped_info_nce(config.sign * z[:, 0], z[:, 1:], negatives, **options)
+
+
+def objective(params, model, config, distances, batch, key):
+    k_embed, k_loss = jax.random.split(key)
+    windows, index = batch["windows"], batch["index"]
+    if config.method == "simclr":
+        a, b = (views.scaling(k, views.jitter(k, windows[:, 0], index=index), index=index) for k in jax.random.split(k_loss))
+        z = embed(model, params, k_embed, jnp.stack([a, b], axis=1), index)
+        values = losses.nt_xent(z[:, 0], z[:, 1], temperature=config.temperature, similarity="cosine", axis_name="data")
+        return losses.mean(values, axis_name="data"), {}
+    if config.dynamic:
+        distances = samplers.device_distances(windows, 0, by=config.distance, axis_name="data")[1:]
+    values = collaborative(config, embed(model, params, k_embed, windows, index), distances, k_loss)
+    return losses.mean(values, axis_name="data"), {"closest": jnp.argmin(distances).astype(jnp.float32)}
+
+
+def step(model, config, distances, state, batch, key):
+    (value, seen), grads = jax.value_and_grad(objective, has_aux=True)(state["params"], model, config, distances, batch, key)
+    params, opt = train.descend(optimiser(config), grads, state["params"], state["opt"], axis_name="data")
+    return {"params": params, "opt": opt}, {"loss": value} | seen
+
+
+# With labels.
+
+
+def cross_entropy(params, model, batch, key):
+    """One value a window; without a key nothing is dropped."""
+    logits = model.apply(params, batch["windows"]) if key is None else embed(model, params, key, batch["windows"][:, None], batch["index"])[:, 0]
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+
+
+def held(params, count):
+    """The parameters, of which the first convolutions get no gradient."""
+    names = [f"Conv_{i}" for i in range(count)]
+    keep = {name: lax.stop_gradient(leaf) if name in names else leaf for name, leaf in params["params"]["modules_0"].items()}
+    return {"params": params["params"] | {"modules_0": keep}}
+
+
+def labelled_objective(params, model, config, batch, key):
+    params = held(params, 0 if config.method == "supervised" else config.fine_tune)
+    return losses.mean(cross_entropy(params, model, batch, key), axis_name="data")
+
+
+def labelled_step(model, config, state, batch, key):
+    value, grads = jax.value_and_grad(labelled_objective)(state["params"], model, config, batch, key)
+    params, opt = train.descend(optax.adam(config.learning_rate), grads, state["params"], state["opt"], axis_name="data")
+    return state | {"params": params, "opt": opt}, {"loss": value}
+
+
+def validate(model, batch, key, state):
+    return state, {"validation loss": jnp.mean(cross_entropy(state["params"], model, batch, None))}
+
+
+def trained_classifier(config, key, model, params, known, fit, name):
+    """The encoder and a classifier, trained with labels; with a fifth of them held out for choosing the epoch where there are enough."""
+    k_init, k_fit = jax.random.split(key)
+    whole = encoders.Chain([model, encoders.MLP(config.head, int(known["classes"]))])
+    first = whole.init(k_init, known["windows"][:1])
+    first["params"]["modules_0"] = params["params"]
+    arrays = {"windows": known["windows"], "label": known["label"]}
+    state = {"params": first, "opt": optax.adam(config.learning_rate).init(first), "best": train.best_slot(first)}
+    size, after = len(arrays["label"]), ()
+    if config.fine_tune is not None:
+        arrays, held_out = ({name: array[part] for name, array in arrays.items()} for part in (slice(size // 5, None), slice(size // 5)))
+        after = ((max(1, size // config.label_batch), train.keep_best(partial(validate, whole, held_out), "validation loss", mode="min")),)
+    batches = train.draws(arrays, min(config.label_batch, len(arrays["label"])))
+    state, _ = fit(k_fit, state, partial(labelled_step, whole, config), batches, steps=config.label_steps, after=after, name=name)
+    return whole, state["best"].params if after else state["params"]
+
+
+@partial(jax.jit, static_argnums=0)
+def outputs(model, params, windows):
+    return lax.map(lambda window: model.apply(params, window[None])[0], windows, batch_size=500)
+
+
+def macro_f1(config, key, model, params, known, test, fit, name):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if config.method == "supervised" or config.fine_tune is not None:
+        predicted = jnp.argmax(outputs(*trained_classifier(config, key, model, params, known, fit, name), test["windows"]), axis=1)
+    else:
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        features, others = (np.asarray(outputs(model, params, part["windows"]), np.float64) for part in (known, test))
+        predicted = probe.fit(features, np.asarray(known["label"])).predict(others)
+    return f1_score(np.asarray(test["label"]), np.asarray(predicted), average="macro")
+
+
+@partial(jax.jit, static_argnums=1)
+def distance_matrix(windows, by):
+    """The distance of each pair of devices, `[D, D]`."""
+
+    def row(device):
+        return jnp.roll(samplers.device_distances(jnp.roll(windows, -device, axis=1), 0, by=by), device)
+
+    return lax.map(row, jnp.arange(windows.shape[1]))
+
+
+def recording(config, key):
+    """Distances of the three positions of a real recording, from 128 of its windows of 3 s."""
+    signal, _ = data.load(config.data)
+    windows = jnp.moveaxis(signal[samplers.window(len(signal), 192, stride=32)], 1, 2)
+    matrix = distance_matrix(jax.random.choice(key, windows, (128,), replace=False), config.distance)
+    names = ("ankle and leg", "ankle and trunk", "leg and trunk")
+    return {f"distance of {name}": matrix[pair] for name, pair in zip(names, ((0, 1), (0, 2), (1, 2)), strict=True)} | {"matrix": matrix.ravel()}
+
+
+def run(config, key, fit=train.fit):
+    k_data, k_init, k_fit, k_labels = jax.random.split(key, 4)
+    if config.data == "daphnet":
+        return recording(config, k_data)
+    unlabelled, labelled, test = split(config, k_data)
+    model = encoder(config)
+    params = model.init(k_init, unlabelled["windows"][:1, 0])
+    matrix = distance_matrix(unlabelled["windows"][:: max(1, len(unlabelled["windows"]) // 256)][:256], config.distance)
+    results = {"matrix": matrix.ravel()} | {f"distance {i}": matrix[0, i] for i in range(1, len(matrix))}
+    if config.method in ("collossl", "simclr"):
+        batches = int(np.sum(np.unique(unlabelled["person"], return_counts=True)[1] // config.batch))
+        if batches == 0:
+            raise ValueError(f"batch must be at most the windows of the person with most of them, got {config.batch}")
+        draw = train.draws(unlabelled | {"key": k_data}, partial(one_person, batches, config.batch))
+        state = {"params": params, "opt": optimiser(config).init(params)}
+        state, history = fit(k_fit, state, partial(step, model, config, matrix[0, 1:]), draw, steps=config.steps)
+        params = state["params"]
+        if "closest" in history:
+            results["batches with that positive"] = np.mean(history["closest"] == np.argmin(matrix[0, 1:]))
+    scores, anchor = [], {name: part["windows"][:, 0] for name, part in (("known", labelled), ("test", test))}
+    classes = max(int(part["label"].max()) for part in (labelled, test)) + 1
+    for number in config.labels:
+        count = int(number) if number > 1 else round(number * len(labelled["label"]))
+        known = {"windows": anchor["known"][:count], "label": labelled["label"][:count], "classes": classes}
+        tested = {"windows": anchor["test"], "label": test["label"]}
+        scores.append(macro_f1(config, k_labels, model, params, known, tested, fit, f"labels {number}"))
+    return results | {f"f1 {number:g}": score for number, score in zip(config.labels, scores, strict=True)} | {"f1 over labels": np.array(scores)}
+
+
+def gap(metric):
+    """The difference to the random encoder of the arm with the released sign."""
+    return study.gain(metric, "sign -1", than="random encoder")
+
+
+def ordered(results):
+    """The least step from a device's distance to that of the next, which is of less use."""
+    distances = [results["collossl"][f"distance {i}"] for i in (1, 2, 3, 4)]
+    return min(np.diff(distances))
+
+
+CLAIMS = [
+    study.Claim("60 labels: ColloSSL beats the random encoder", study.gain("f1 60", "collossl", than="random encoder"), at_least=0.08),
+    study.Claim("2000 labels: ColloSSL beats the random encoder", study.gain("f1 2000", "collossl", than="random encoder"), at_least=0.08),
+    study.Claim("60 labels: the released sign is like the random encoder", gap("f1 60"), at_least=-0.05, at_most=0.05),
+    study.Claim("2000 labels: the released sign is like the random encoder", gap("f1 2000"), at_least=-0.05, at_most=0.05),
+    study.Claim("distances have the order of the devices' use", ordered),
+    study.Claim("60 labels: ColloSSL trained longer reaches the supervised model", study.gain("f1 60", "longer", than="supervised")),
+    study.Claim("2000 labels: synchronous negatives are worse", study.gain("f1 2000", "collossl", than="synchronous")),
+    study.Claim("2000 labels: the farthest device as positive is worse", study.gain("f1 2000", "collossl", than="farthest positive")),
+    study.Claim("2000 labels: devices teach more than views of one", study.gain("f1 2000", "collossl", than="simclr")),
+]
+
+FULL = Config(
+    data="realworld_har",
+    divisor=30.0,
+    temperature=0.05,
+    labels=(0.1, 0.25, 0.5, 1.0),
+    channels=(32, 64, 96),
+    widths=(24, 16, 8),
+    dropout=0.1,
+    head=(1024,),
+    fine_tune=2,
+    learning_rate=1e-4,
+    decay=1000,
+    batch=512,
+    steps=1000,  # then the rate is 0
+    label_batch=32,
+    label_steps=10000,
+)
+
+
+def figures(report):
+    arms = [arm for arm in report["arms"] if "f1 over labels" in report["arms"][arm]]
+    labels = study.curves(report, ["f1 over labels"], arms, x=Config().labels, xlabel="labels")
+    labels.axes[0].set_xscale("log")
+    labels.set_size_inches(8, 5)
+    return {"labels": labels, "distances": matrices(report)}
+
+
+def matrices(report):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    shown = [("collossl", "generated: device 0 is the anchor", range(5)), ("recording", "recorded", ("ankle", "leg", "trunk"))]
+    for panel, (arm, title, names) in zip(figure.subplots(1, 2), shown, strict=True):
+        if arm in report["arms"]:
+            values = np.reshape(report["arms"][arm]["matrix"]["mean"], (len(names), len(names)))
+            panel.imshow(values, cmap="Blues")
+            for (i, j), value in np.ndenumerate(values):
+                panel.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 * values.max() else "black")
+            panel.set_xticks(range(len(names)), names)
+            panel.set_yticks(range(len(names)), names)
+        panel.set_title(f"distances, {title}", fontsize=10)
+    return figure
+
+
+if __name__ == "__main__":
+    study.main(run, ARMS, CLAIMS, full=FULL, figures=figures)

@@ -1,0 +1,179 @@
+"""The experiment at a tiny size: the loss's worked numbers, every arm, the full scale from a folder, and one step on four devices."""
+
+import dataclasses
+import importlib.util
+import pathlib
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cljax import data, losses
+
+ROOT = pathlib.Path(__file__).parents[2]
+LABELS = (12, 24)
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    spec = importlib.util.spec_from_file_location("collossl", ROOT / "experiments" / "collossl.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["collossl"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def tiny(config, **changes):
+    sizes = dict(windows=(24, 24, 12), labels=LABELS, channels=(4, 6), widths=(5, 3), batch=8, steps=2, label_batch=8, label_steps=2)
+    return dataclasses.replace(config, **sizes | changes)
+
+
+@pytest.fixture(scope="module")
+def state_and_batch(experiment):
+    """`made(config)`: a model, its first state and a batch of eight."""
+    windows = jax.random.normal(jax.random.key(1), (8, 3, 16, 3))
+
+    def made(config):
+        model = experiment.encoder(config)
+        params = jax.jit(model.init)(jax.random.key(0), windows[:1, 0])
+        return model, {"params": params, "opt": experiment.optimiser(config).init(params)}, {"windows": windows, "index": jnp.arange(8) + 5}
+
+    return made
+
+
+def test_worked_numbers_of_the_loss():
+    anchors, positives = np.eye(2, dtype=np.float32), np.float32([[[0.8, 0.6]], [[0.6, 0.8]]])
+    negatives = np.float32([[[0, 1], [-1, 0]], [[1, 0], [0.6, 0.8]]])
+
+    @jax.jit
+    def found(weights):
+        loss = lambda anchors, w, **more: losses.mean(losses.grouped_info_nce(anchors, positives, negatives, negative_weights=w, **more))  # noqa: E731
+        warm, cold, coldest = (loss(anchors, weights, temperature=t) for t in (1.0, 0.5, 0.05))
+        scaled = loss(7 * anchors, 3 * weights, temperature=0.5, positive_weights=jnp.array([3.0]))
+        return (
+            warm,
+            cold,
+            coldest,
+            loss(anchors, None, temperature=0.5),
+            loss(-anchors, weights, temperature=0.5),
+            scaled,
+            loss(anchors, 1e-12 * weights, temperature=1.0),
+        )
+
+    expected = [0.779333, 0.496356, 0.202733, 0.497850, 2.904246, 0.496356, 0]
+    np.testing.assert_allclose(found(np.float32([2, 0.5])), expected, atol=1.1e-6)
+
+
+def test_negatives_of_all_other_moments_of_the_positive_device_make_one_direction_of_info_nce():
+    a, b = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    others = np.stack([np.delete(b, i, axis=0) for i in range(4)])
+    grouped = losses.grouped_info_nce(a, b[:, None], others, temperature=0.3)
+    np.testing.assert_allclose(grouped, losses.info_nce(a, b, temperature=0.3, similarity="cosine"), rtol=1e-5)
+
+
+def test_generated_events_are_as_the_devices_see_them(experiment):
+    events = experiment.events(jax.random.key(0), 600)
+    windows = np.asarray(events["windows"])
+    assert windows.shape == (600, 5, 64, 3) and set(np.asarray(events["label"])) == set(range(6))
+    gravity = np.linalg.norm(windows.mean(2), axis=-1)  # drift and movement are nearly 0 on average over a window
+    np.testing.assert_allclose(np.median(gravity, axis=0), experiment.GRAVITY, rtol=0.12)
+    moving = (windows - windows.mean(2, keepdims=True)).std(2).mean((0, 2))
+    assert np.all(np.diff(moving) < 0.02)  # a falling gain under nearly the same noise
+    a, b = (windows[:, device] - windows[:, device].mean(1, keepdims=True) for device in (0, 1))
+    turn = np.linalg.lstsq(a.reshape(-1, 3), b.reshape(-1, 3), rcond=None)[0]
+    assert np.linalg.det(turn) > 0.05  # a rotation, shrunk by noise
+
+
+def test_every_arm_and_option_takes_a_step(experiment, state_and_batch):
+    changes = [config for config in experiment.ARMS.values() if config.method in ("collossl", "simclr")]
+    changes += [experiment.Config(negatives="next", distance="axes", draws=2), experiment.Config(negatives="positive", dropout=0.5, decay=10)]
+    programs = {dataclasses.replace(tiny(config), steps=2, sign=1.0, data="events") for config in changes}
+    assert len(programs) == 9
+    for config in programs:
+        model, state, batch = state_and_batch(config)
+        mapped = jax.vmap(partial(experiment.step, model, config, jnp.array([0.5, 0.2])), (None, 0, None), axis_name="data")
+        new, seen = jax.eval_shape(mapped, state, jax.tree.map(lambda x: x[None], batch), jax.random.key(0))
+        assert seen["loss"].shape == (1,) and jax.tree.structure(new) == jax.tree.structure(state)
+
+
+def test_an_arm_trains_and_scores(experiment):
+    results = experiment.run(tiny(experiment.ARMS["a priori"]), jax.random.key(0))
+    names = {"f1 12", "f1 24", "f1 over labels", "matrix", "batches with that positive", *(f"distance {i}" for i in (1, 2, 3, 4))}
+    assert set(results) == names and results["matrix"].shape == (25,)
+    assert all(0 <= results[f"f1 {n}"] <= 1 for n in LABELS) and 0 <= results["batches with that positive"] <= 1
+    matrix = np.reshape(results["matrix"], (5, 5))
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-4)
+    assert np.all(np.diag(matrix) == np.float32(1e-4))
+
+
+def test_the_recording_gives_distances_of_three_positions(experiment, monkeypatch):
+    signal = np.random.default_rng(0).normal(size=(4500, 3, 3)).astype(np.float32) * np.array([1, 1.1, 2], np.float32)[:, None]
+    monkeypatch.setattr(data, "load", lambda name: (jnp.array(signal), np.zeros(4500)))
+    results = experiment.run(experiment.ARMS["recording"], jax.random.key(0))
+    assert results["distance of ankle and leg"] < results["distance of leg and trunk"] < results["distance of ankle and trunk"]
+    assert results["matrix"].shape == (9,)
+
+
+def test_full_trains_on_recordings_of_a_folder(experiment, monkeypatch, tmp_path):
+    rng, folder = np.random.default_rng(0), tmp_path / "realworld_har"
+    folder.mkdir()
+    for person in range(3):
+        labels = np.repeat([0, 1], 150 * 6)
+        signals = rng.normal(size=(len(labels), 3, 6)).astype(np.float32) * (1 + labels)[:, None, None]
+        np.savez(folder / f"{person}.npz", signals=signals, labels=labels)
+    monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
+    config = tiny(experiment.FULL, anchor=1, labels=(1.0,), batch=4, head=(8,), label_steps=4)
+    unlabelled, labelled, test = experiment.split(config, jax.random.key(3))
+    assert len(set(np.asarray(test["person"]))) == 1 and not set(np.asarray(test["person"])) & set(np.asarray(labelled["person"]))
+    stored = np.load(folder / f"{unlabelled['person'][0]}.npz")["signals"]
+    np.testing.assert_allclose(unlabelled["windows"][0], np.moveaxis(stored[:150], 1, 0)[[1, 2, 0]] / 30, rtol=1e-6)
+    results = experiment.run(config, jax.random.key(0))
+    assert 0 <= results["f1 1"] <= 1 and results["matrix"].shape == (9,)
+
+
+def test_convolutions_that_are_held_stay_as_they_are(experiment, state_and_batch):
+    config = tiny(experiment.FULL, dropout=0.0, fine_tune=1, head=())
+    model, state, batch = state_and_batch(config)
+    known = {"windows": jnp.tile(batch["windows"][:, 0], (2, 1, 1)), "label": jnp.arange(16) % 2, "classes": 2}
+    calls = []
+
+    def fit(key, first, step, draws, *, steps, after, name):
+        (every, hook), held_out = after[0], after[0][1].args[0].args[1]
+        calls.append((every, len(draws.arrays["label"]), len(held_out["label"])))
+        part = draws.arrays | {"index": jnp.arange(13)}
+        moved, _ = jax.vmap(step, (None, 0, None), axis_name="data")(first, jax.tree.map(lambda x: x[None], part), key)
+        return hook(key, jax.tree.map(lambda leaf: leaf[0], moved))
+
+    _, params = experiment.trained_classifier(config, jax.random.key(0), model, state["params"], known, fit, "labels")
+    before, after = state["params"]["params"], params["params"]["modules_0"]
+    np.testing.assert_array_equal(after["Conv_0"]["kernel"], before["Conv_0"]["kernel"])
+    assert np.abs(after["Conv_1"]["kernel"] - before["Conv_1"]["kernel"]).max() > 1e-5 and calls == [(2, 13, 3)]
+
+
+@pytest.mark.parametrize("options", [dict(dropout=0.5), dict(positive="random", dynamic=False, draws=2)])
+def test_four_devices_take_the_step_of_one(experiment, state_and_batch, options):
+    config = tiny(experiment.Config(**options))
+    model, state, batch = state_and_batch(config)
+    after = []
+    for devices in (1, 4):
+        mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        specs = dict(in_specs=(jax.P(), jax.P("data"), jax.P()), out_specs=(jax.P(), jax.P()), check_vma=False)
+        step = partial(experiment.step, model, config, jnp.array([0.5, 0.2]))
+        after.append(jax.jit(jax.shard_map(step, mesh=mesh, **specs))(state, batch, jax.random.key(2)))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=2e-5), *after)
+    moved = jax.tree.map(lambda new, old: not np.allclose(new, old), after[0][0]["params"], state["params"])
+    assert all(jax.tree.leaves(moved))
+
+
+def test_claims_and_figures_read_what_run_returns(experiment):
+    one = {f"f1 {n}": 0.5 for n in experiment.Config().labels} | {f"distance {i}": float(i) for i in (1, 2, 3, 4)}
+    results = {arm: dict(one) for arm in experiment.ARMS}
+    assert [claim.of(results) for claim in experiment.CLAIMS] == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+    entry = lambda values: {"mean": list(values), "interval": None, "values": [list(values)]}  # noqa: E731
+    arms = {arm: {"f1 over labels": entry([0.1, 0.2, 0.3, 0.4]), "matrix": entry(np.arange(25.0))} for arm in ("collossl", "simclr")}
+    report = {"arms": arms | {"recording": {"matrix": entry(np.arange(9.0))}}}
+    drawn = experiment.figures(report)
+    assert set(drawn) == {"labels", "distances"} and len(drawn["distances"].axes[1].texts) == 9
