@@ -333,6 +333,8 @@ def figures(report):
     variants = [arm for arm in ARMS if "lftl" in arm and arm in report["arms"]] or None
     how = dict(x=range(max(len(arm["accuracy over rounds"]["mean"]) for arm in report["arms"].values())), xlabel="rounds of labels")
     budget, methods = (study.curves(report, ["accuracy over rounds"], arms, **how) for arms in (choices, variants))
+    for figure in (budget, methods):
+        figure.set_size_inches(8, 4)  # room for the names of the arms
     return {"budget": budget, "variants": methods, "choice": study.scores(report, ["round 1", "accuracy", "misread"])}
 
 

@@ -1,4 +1,4 @@
-"""Every notebook runs as it is; only its install cell is passed over."""
+"""Every notebook runs as it is, but for its install cell, and one that has a cell of parameters with those given here: small, without network."""
 
 import os
 import pathlib
@@ -9,10 +9,23 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
+PARAMETERS = {  # what a notebook is run with, and files that it finds
+    "retriever": (
+        'PAIRS, MODEL, TEST, BATCH, CHUNK, STEPS, DOCUMENT_LENGTH, QUERY_LENGTH = "pairs.csv", "small", 12, 8, 4, 2, 12, 8',
+        {
+            "pairs.csv": "query,document\n"
+            + "".join(f"where is {a} {b},the {b} of {a} is here\n" for a in "abcdefgh" for b in ("cat", "dog", "hat", "map"))
+        },
+    )
+}
 RUN = """
 import sys, nbclient, nbformat
 notebook = nbformat.read(sys.argv[1], as_version=4)
 notebook.cells = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", [])]
+places = [place for place, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+assert len(places) == bool(sys.argv[2])
+for place in places:
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(sys.argv[2]))
 nbclient.NotebookClient(notebook, kernel_name="python3", timeout=600).execute()
 kinds = [kind for cell in notebook.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
 print(kinds.count("image/png"), kinds.count("text/html"))
@@ -22,7 +35,10 @@ print(kinds.count("image/png"), kinds.count("text/html"))
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(notebook, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "MPLBACKEND")} | {"JAX_PLATFORMS": "cpu"}
-    result = subprocess.run([sys.executable, "-c", RUN, notebook], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    parameters, files = PARAMETERS.get(notebook.stem, ("", {}))
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    result = subprocess.run([sys.executable, "-c", RUN, notebook, parameters], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     pictures, tables = map(int, result.stdout.split())
     assert pictures >= 1 and tables >= 1
