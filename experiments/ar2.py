@@ -1,0 +1,388 @@
+"""Adversarial Retriever-Ranker for Dense Text Retrieval (AR2, ICLR 2022; arXiv 2110.03611).
+
+A retriever embeds queries and passages apart, a ranker reads them together. They are trained against each other: the retriever is drawn to candidates
+that the ranker takes for the right one, the ranker learns to tell them apart, and what it says of all candidates teaches the retriever. They take
+turns, and between turns each query's candidates are looked up anew. Shown on Python's standard library, code by its docstring, with bags of tokens,
+of which the ranker also sees how many in the code are how similar to each one of the query. All arms begin with the same two models.
+
+The paper sums over candidates by the retriever's probability and leaves the right one out; the released code (`form=code`) does neither, and adds up
+the batch (`batch_sum`). With one negative the paper's term has no gradient, the code's has. A difference of half a point of MRR is within the noise.
+
+    python experiments/ar2.py --workers
+    python experiments/ar2.py --arm AR2 --set negatives=1,5,15 --seeds 3
+    python experiments/ar2.py --full --data-dir DIR
+    python experiments/ar2.py --full --set folder=nq --set retriever_rate=1e-5 --set ranker_rate=1e-6 --data-dir DIR
+
+In full the passages, and pairs to train and to test on, lie in DIR/msmarco (or another folder): `passages.jsonl`, lines {"text": ...}, and
+`train.jsonl` and `test.jsonl`, lines {"query": ..., "passage": the number of its line, from 0 on}. The embeddings of MS MARCO's passages take 27 GB.
+The encoders, two towers and a larger one for the ranker, begin with random weights and have no dropout.
+"""
+
+import functools
+import os
+import pathlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cljax import core, data, encoders, losses, metrics, pairwise, samplers, study, train
+
+
+@train.config
+class Config:
+    loss: str = "ar2"  # the retriever's; or "contrastive": the right candidate among its own, "in_batch": among the batch's
+    form: str = "paper"  # of the adversarial term, or "code"
+    share: float = 0.5  # of the adversarial term, beside the ranker's distribution as a target
+    batch_sum: bool = False  # the adversarial term is a sum over the batch, as released
+    negatives: int = 5
+    candidates: int = 50
+    cycles: int = 3
+    ranker_steps: int = 40  # in each cycle, and the retriever's
+    retriever_steps: int = 120
+    ranker_rate: float = 1e-3
+    retriever_rate: float = 1e-3
+    batch: int = 32
+    warm_steps: int = 400  # of the retriever, among the batch's passages
+    warm_rate: float = 1e-3
+    warm_batch: int = 64
+    warm_ranker_steps: int = 120
+    warm_ranker_rate: float = 2e-3
+    fade: bool = False  # rates rise over a tenth of a model's steps and fall to 0
+    clip: float | None = None  # the largest norm of a gradient
+    scale: float = 20.0  # of the retriever's scores
+    reranked: int = 20
+    folder: str | None = None  # None: docstrings and code
+    split: tuple[int, int] = (1400, 1060)  # pairs to learn from, pairs held out
+    lengths: tuple[int, int] = (32, 128)  # tokens of a query and of a passage
+    vocabulary: int = 6000
+    features: int = 128
+    layers: tuple[int, int] | None = None  # of the retriever's and the ranker's transformer; None: bags of tokens
+    widths: tuple[int, int] = (768, 1024)  # theirs
+
+
+ARMS = {"warm-up": Config(cycles=0), "in batch": Config(loss="in_batch"), "ANCE-like": Config(loss="contrastive"), "AR2": Config()}
+ARMS |= {"code form": Config(form="code"), "distillation alone": Config(share=0.0), "adversarial alone": Config(share=1.0)}
+
+CENTRES, DEVIATIONS = (1.0, 0.7, 0.4, 0.1), (0.02, 0.1, 0.1, 0.1)  # of the kernels
+READ = 20, 48  # the tokens of query and passage that the kernels see
+
+
+@functools.lru_cache(maxsize=8)  # the arms of a seed share it
+def documented(split, lengths, vocabulary, seed):
+    """Pairs to learn from, pairs held out, and the number of tokens."""
+    found = data.documented_code()
+    order = np.random.default_rng(seed).permutation(len(found.code))[: sum(split)]
+    known, test = order[: split[0]], order[split[0] :]
+    tokenizer = data.train_tokenizer([*found.docstring[known], *found.code[known]], vocabulary, kind="words")
+    _, same = np.unique(found.docstring[known], return_inverse=True)  # code with the same docstring is no negative
+    pairs = []
+    for rows in (known, test):
+        sides = [tokens(tokenizer, False, length, side[rows]) for length, side in zip(lengths, (found.docstring, found.code), strict=True)]
+        pairs.append({"queries": sides[0], "passages": sides[1], "own": jnp.arange(len(rows))})
+    return pairs[0] | {"ids": jnp.asarray(same)}, pairs[1], tokenizer.get_vocab_size()
+
+
+def from_folder(config, place):
+    """The same from a folder of JSON lines."""
+    (passages,) = data.pairs(place / "passages.jsonl", columns=("text",))
+    parts = [data.pairs(place / f"{part}.jsonl", columns=("query", "passage")) for part in ("train", "test")]
+    tokenizer = data.train_tokenizer([*parts[0][0], *passages[:100_000]], config.vocabulary)
+    read = partial(tokens, tokenizer, True)
+    passages = read(config.lengths[1], passages)
+    known, test = ({"queries": read(config.lengths[0], queries), "passages": passages, "own": jnp.asarray(own)} for queries, own in parts)
+    return known | {"ids": jnp.arange(len(passages[0]))}, test, tokenizer.get_vocab_size()
+
+
+def tokens(tokenizer, frame, length, texts):
+    return tuple(map(jnp.asarray, data.tokenise(tokenizer, texts, length=length, special_tokens=frame)))
+
+
+def models_of(config, vocabulary):
+    """The encoder of the retriever and that of the ranker, which of bags is the same."""
+    if config.layers is None:
+        return (encoders.BagOfTokens(vocabulary, config.features, normalise=True),) * 2
+    made = []
+    for layers, width in zip(config.layers, config.widths, strict=True):
+        size = dict(layers=layers, heads=max(1, width // 64), max_length=sum(config.lengths))
+        made.append(encoders.TextTransformer(vocabulary, width, types=2, pool="first", **size))
+    return tuple(made)
+
+
+def init(config, models, key):
+    """The retriever: one encoder for both sides in the case of bags, else two towers."""
+    params = [jax.jit(models[0].init)(k, jnp.zeros((1, 4), jnp.int32)) for k in jax.random.split(key)]
+    return {"query": params[0]} if config.layers is None else {"query": params[0], "passage": params[1]}
+
+
+def init_ranker(config, models, key, retriever):
+    """Of bags a copy of the retriever with weights of the kernels that are 0 at first: it begins as the retriever. Else an encoder of its own."""
+    if config.layers is None:
+        return {"encoder": jax.tree.map(jnp.array, retriever["query"]), "linear": jnp.zeros(2 * len(CENTRES))}
+    encoder = jax.jit(models[1].init)(key, jnp.zeros((1, 4), jnp.int32))
+    return {"encoder": encoder, "linear": 0.02 * jax.random.normal(jax.random.fold_in(key, 1), (models[1].features,))}
+
+
+def embed(model, params, texts):
+    """`[..., L]` ids and mask as `[..., D]`."""
+    flat = [jnp.reshape(side, (-1, side.shape[-1])) for side in texts]
+    return model.apply(params, *flat).reshape(*texts[0].shape[:-1], -1)
+
+
+def retriever_scores(models, scale, params, query, documents):
+    """`[B, M]` for queries `[B, L]` and the documents `[B, M, L]` of each."""
+    queries, passages = embed(models[0], params["query"], query), embed(models[0], params.get("passage", params["query"]), documents)
+    return scale * jnp.einsum("bd,bmd->bm", queries, passages)
+
+
+def ranker_scores(models, scale, params, query, documents):
+    """`[B, M]`, as above, by an encoder that reads query and document together; of bags with the help of kernels."""
+    if isinstance(models[1], encoders.BagOfTokens):
+        one = retriever_scores(models[1:], scale, {"query": params["encoder"]}, query, documents)
+        return one + kernels(models[1], params["encoder"], query, documents) @ params["linear"]
+    repeated = [jnp.broadcast_to(side[:, None], (*documents[0].shape[:2], side.shape[-1])) for side in query]
+    ids, mask = (jnp.concatenate([a, b[..., 1:]], axis=-1) for a, b in zip(repeated, documents, strict=True))  # one [CLS] is enough
+    types = jnp.broadcast_to(jnp.arange(ids.shape[-1]) >= query[0].shape[-1], ids.shape).astype(jnp.int32)
+    return embed(models[1], params["encoder"], (ids, mask, types)) @ params["linear"]
+
+
+def kernels(model, params, query, documents):
+    """Soft counts of a document's tokens by their similarity to a token of the query, and the nearest one, as a gated mean over the query.
+
+    `[B, M, 8]`: of each of the Gaussian kernels about `CENTRES` log(1 + sum) and the maximum over the document.
+    """
+    query, documents = ([side[..., :size] for side in text] for text, size in zip((query, documents), READ, strict=True))
+    words, gates = model.apply(params, *query, method="tokens")
+    others, _ = model.apply(params, *(side.reshape(-1, side.shape[-1]) for side in documents), method="tokens")
+    cosines = jnp.einsum("bqd,bmtd->bmqt", core.safe_normalize(words), core.safe_normalize(others).reshape(*documents[0].shape, -1))
+    features = []
+    for centre, deviation in zip(CENTRES, DEVIATIONS, strict=True):  # one after the other: with an axis of kernels a step takes twice as long
+        near = jnp.exp(-0.5 * jnp.square((cosines - centre) / deviation)) * documents[1][:, :, None]
+        features += [jnp.log1p(jnp.sum(near, axis=-1)), jnp.max(near, axis=-1)]
+    return jnp.einsum("bq,bmqf->bmf", gates / jnp.sum(gates, axis=1, keepdims=True), jnp.stack(features, axis=-1))
+
+
+def drawn(config, passages, table, batch, key):
+    """Each query's own passage and negatives out of its candidates: ids and mask `[B, M, L]`, and `[B, M]` which of them exist."""
+    negatives = samplers.draw_negatives(key, table[batch["index"]], config.negatives, index=batch["index"])
+    which = jnp.concatenate([batch["own"][:, None], negatives], axis=1)
+    return [side[jnp.maximum(which, 0)] for side in passages], which >= 0
+
+
+def listwise(scores, exists):
+    """Cross-entropy of the first candidate among all of its list."""
+    own, others = scores[:, :1, None], scores[:, 1:, None]
+    ones = jnp.ones((len(scores), 1))
+    return losses.grouped_info_nce(ones, own, others, temperature=1.0, negative_weights=exists[:, 1:].astype(jnp.float32), similarity="dot")
+
+
+def retriever_loss(config, scores, ranked, exists):
+    """What the retriever learns from the ranker: one value a query, of the adversarial term and of the distillation."""
+    if config.loss == "contrastive":
+        return listwise(scores, exists)
+    adversarial = losses.adversarial_retriever(scores, ranked, form=config.form, where=exists)
+    if config.batch_sum:
+        adversarial = adversarial * len(scores) * jax.lax.axis_size("data")
+    return config.share * adversarial + (1 - config.share) * losses.soft_cross_entropy(scores, ranked, where=exists)
+
+
+def retriever_objective(params, models, config, ranker, passages, table, batch, key):
+    query = batch["query ids"], batch["query mask"]
+    if config.loss == "in_batch":
+        queries = embed(models[0], params["query"], query)
+        own = embed(models[0], params.get("passage", params["query"]), [side[batch["own"]] for side in passages])
+        value = losses.info_nce(queries, own, temperature=1 / config.scale, ids=batch["ids"], similarity="dot", axis_name="data")
+    else:
+        documents, exists = drawn(config, passages, table, batch, key)
+        scores = retriever_scores(models, config.scale, params, query, documents)
+        ranked = jax.lax.stop_gradient(ranker_scores(models, config.scale, ranker, query, documents))
+        value = retriever_loss(config, scores, ranked, exists)
+    return losses.mean(value, axis_name="data")
+
+
+def ranker_objective(params, models, config, passages, table, batch, key):
+    documents, exists = drawn(config, passages, table, batch, key)
+    scores = ranker_scores(models, config.scale, params, (batch["query ids"], batch["query mask"]), documents)
+    return losses.mean(listwise(scores, exists), axis_name="data")
+
+
+def optimiser(config, who):
+    """Each model has its own, which counts its own steps alone."""
+    rate, steps = getattr(config, f"{who}_rate"), config.cycles * getattr(config, f"{who}_steps")
+    if config.fade:
+        rise = max(1, steps // 10)
+        rate = optax.join_schedules([optax.linear_schedule(0.0, rate, rise), optax.linear_schedule(rate, 0.0, steps - rise)], [rise])
+    adam = optax.adamw(rate, weight_decay=0.01)
+    return adam if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), adam)
+
+
+def moved(config, state, who, grads):
+    params, opt = train.descend(optimiser(config, who), grads, state[who], state["opt"][who], axis_name="data")
+    return state | {who: params, "opt": state["opt"] | {who: opt}}
+
+
+def retriever_step(models, config, passages, state, batch, key):
+    inputs = models, config, state["ranker"], passages, state["candidates"], batch, key
+    value, grads = jax.value_and_grad(retriever_objective)(state["retriever"], *inputs)
+    return moved(config, state, "retriever", grads), {"retriever loss": value}
+
+
+def ranker_step(models, config, passages, state, batch, key):
+    inputs = models, config, passages, state["candidates"], batch, key
+    value, grads = jax.value_and_grad(ranker_objective)(state["ranker"], *inputs)
+    return moved(config, state, "ranker", grads), {"ranker loss": value}
+
+
+@partial(jax.jit, static_argnums=0)
+def embed_all(model, params, texts):
+    return jax.lax.map(lambda text: model.apply(params, *(side[None] for side in text))[0], tuple(texts), batch_size=256)
+
+
+def both_sides(models, retriever, pairs):
+    towers = retriever["query"], retriever.get("passage", retriever["query"])
+    return [embed_all(models[0], tower, pairs[side]) for tower, side in zip(towers, ("queries", "passages"), strict=True)]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def look_up(models, k, retriever, known):
+    """The k candidates of each query: what the retriever finds for it that doesn't answer it."""
+    rules = dict(positives=known["own"], ids=known["ids"][known["own"]], key_ids=known["ids"], similarity="dot")
+    return samplers.mine_negatives(*both_sides(models, retriever, known), k, **rules).indices
+
+
+@partial(jax.jit, static_argnums=0)
+def ranked_again(models, scale, ranker, queries, passages, found):
+    def one(entry):
+        query, which = entry
+        return ranker_scores(models, scale, ranker, [side[None] for side in query], [side[which][None] for side in passages])[0]
+
+    return jax.lax.map(one, (tuple(queries), found), batch_size=32)
+
+
+@jax.jit
+def searched(queries, passages, own):
+    """For each query the passages of the highest scores; which of them is its own."""
+    scores, found = pairwise.top_k(queries, passages, min(100, len(passages)))
+    return scores, found, found == own[:, None]
+
+
+@jax.jit
+def quality(scores, relevance):
+    """A query whose passage isn't in the list has 0."""
+    depth = scores.shape[1]
+    kinds = {"R@1": (metrics.recall_at_k, 1), "R@10": (metrics.recall_at_k, 10), "MRR": (metrics.mrr_at_k, depth)}
+    return {name: jnp.mean(of(scores, relevance, min(k, depth)).values) for name, (of, k) in kinds.items()}
+
+
+def evaluate(models, config, retriever, test):
+    scores, _, relevance = searched(*both_sides(models, retriever, test), test["own"])
+    entropy = metrics.softmax_entropy(config.scale * scores, k=min(15, scores.shape[1]))
+    return quality(scores, relevance) | {"entropy": jnp.mean(entropy)}
+
+
+def evaluate_ranker(models, config, state, test):
+    """The first places of the retriever's list as the ranker orders them."""
+    _, found, relevance = searched(*both_sides(models, state["retriever"], test), test["own"])
+    first = min(config.reranked, found.shape[1])
+    scores = ranked_again(models, config.scale, state["ranker"], test["queries"], test["passages"], found[:, :first])
+    again = quality(scores, relevance[:, :first])
+    return {f"{name} re-ranked": again[name] for name in ("R@1", "MRR")}
+
+
+def refresh(models, config, known, test, key, state):
+    """Between two cycles: new candidates, and how good the retriever is."""
+    return state | {"candidates": look_up(models, config.candidates, state["retriever"], known)}, evaluate(models, config, state["retriever"], test)
+
+
+def run(config, key, fit=train.fit):
+    k_data, k_init, k_ranker, k_fit = jax.random.split(key, 4)
+    if config.folder is None:
+        known, test, vocabulary = documented(config.split, config.lengths, config.vocabulary, tuple(jax.random.key_data(k_data).tolist()))
+    else:
+        known, test, vocabulary = from_folder(config, pathlib.Path(os.environ.get("CLJAX_DATA", ".")) / config.folder)
+    models, (ids, mask), passages, own = models_of(config, vocabulary), known["queries"], known["passages"], known["own"]
+    arrays = {"query ids": ids, "query mask": mask, "own": own, "ids": known["ids"][own]}
+
+    # Both warm-ups are the same in all arms: what they depend on is bound, and nothing else.
+    rates = dict(retriever_rate=config.warm_rate, ranker_rate=config.warm_ranker_rate)
+    rates |= dict(retriever_steps=config.warm_steps, ranker_steps=config.warm_ranker_steps, fade=config.fade, clip=config.clip)
+    warm = Config(loss="in_batch", cycles=1, negatives=config.negatives, scale=config.scale, **rates)
+    retriever = init(config, models, k_init)
+    state = {"retriever": retriever, "ranker": init_ranker(config, models, k_ranker, retriever), "candidates": jnp.zeros((1, 1), jnp.int32)}
+    state["opt"] = {who: optimiser(warm, who).init(state[who]) for who in ("retriever", "ranker")}
+    stage = dict(steps=config.warm_steps, name="warm-up retriever", shared=True)
+    state, _ = fit(k_fit, state, partial(retriever_step, models, warm, passages), train.draws(arrays, config.warm_batch), **stage)
+    if config.layers is None:
+        state["ranker"] = init_ranker(config, models, k_ranker, state["retriever"])
+    state["candidates"] = look_up(models, config.candidates, state["retriever"], known)
+    stage = dict(steps=config.warm_ranker_steps, name="warm-up ranker", shared=True)
+    state, _ = fit(k_fit, state, partial(ranker_step, models, warm, passages), train.draws(arrays, config.batch), **stage)
+
+    state["opt"] = {who: optimiser(config, who).init(state[who]) for who in ("retriever", "ranker")}
+    rows = [evaluate(models, config, state["retriever"], test)]
+    for cycle in range(1, config.cycles + 1):
+        batches, hook = train.draws(arrays, config.batch), partial(refresh, models, config, known, test)
+        state, _ = fit(k_fit, state, partial(ranker_step, models, config, passages), batches, steps=config.ranker_steps, name=f"ranker {cycle}")
+        stage = dict(steps=config.retriever_steps, name=f"retriever {cycle}", after=((config.retriever_steps, hook),))
+        state, history = fit(k_fit, state, partial(retriever_step, models, config, passages), batches, **stage)
+        rows.append({name: history[name][-1] for name in rows[0]})
+    curves = {f"{name} over cycles": np.array([row[name] for row in rows]) for name in rows[0]} if config.cycles else {}
+    return rows[-1] | curves | evaluate_ranker(models, config, state, test)
+
+
+def gain_of_ranker(arm, results):
+    return results[arm]["R@1 re-ranked"] - results[arm]["R@1"]
+
+
+def weakest(results):
+    """By how much the adversarial term alone is below the weakest of the other arms that were trained on."""
+    others = [results[arm]["MRR"] for arm in ARMS if arm not in ("warm-up", "adversarial alone")]
+    return min(others) - results["adversarial alone"]["MRR"]
+
+
+CLAIMS = [
+    study.Claim("the warm ranker improves on the warm retriever", partial(gain_of_ranker, "warm-up"), expected=0.01),
+    study.Claim("AR2 beats the retriever that it begins with", study.gain("MRR", "AR2", than="warm-up"), expected=0.01),
+    study.Claim("AR2 beats the adversarial term alone", study.gain("MRR", "AR2", than="adversarial alone"), expected=0.01),
+    study.Claim("AR2 is not below ANCE, but for half a point", study.gain("MRR", "AR2", than="ANCE-like"), at_least=-0.005, expected=0.003),
+    study.Claim("the adversarial term alone is the weakest", weakest),
+    study.Claim("paper: distillation keeps the retriever's choice broad", study.gain("entropy", "AR2", than="adversarial alone"), expected=0.4),
+    study.Claim("paper: the trained ranker improves on the trained retriever", partial(gain_of_ranker, "AR2")),
+]
+
+FULL = Config(
+    folder="msmarco",
+    vocabulary=30522,
+    layers=(12, 24),
+    scale=1.0,
+    negatives=15,
+    candidates=100,
+    cycles=10,
+    ranker_steps=500,
+    retriever_steps=1500,
+    ranker_rate=5e-7,
+    retriever_rate=5e-6,
+    batch=64,
+    warm_steps=24_000,
+    warm_rate=1e-4,
+    warm_ranker_steps=4000,
+    warm_ranker_rate=1e-5,
+    fade=True,
+    clip=2.0,
+)
+
+
+def figures(report):
+    arms = [arm for arm in ARMS if arm in report["arms"]]
+    trained = [arm for arm in arms if "MRR over cycles" in report["arms"][arm]]
+    drawn = {"arms": study.scores(report, ["R@1", "R@1 re-ranked", "R@10", "MRR"], arms)}
+    if trained:
+        names = [f"{name} over cycles" for name in ("R@1", "R@10", "MRR", "entropy")]
+        drawn["cycles"] = study.curves(report, names, trained, x=range(Config.cycles + 1), xlabel="cycles")
+    return drawn
+
+
+if __name__ == "__main__":
+    study.main(run, ARMS, CLAIMS, full=FULL, figures=figures)

@@ -1,0 +1,318 @@
+"""The experiment at a tiny size: the worked numbers of its blocks, the order within a step, what augmentation touches, every kind of arm, full."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cljax import core, data, encoders, losses
+from cljax.data import stdlib
+from cljax.memory.queues import QueueState
+
+ROOT = pathlib.Path(__file__).parents[2]
+METRICS = {"mrr", "recall@1", "recall@5", "recall@10", "alignment", "uniformity"}
+NAMES = "code", "query", "code view", "query view"
+ROWS = {
+    "code": [[1, 0, 0], [0, 1, 0]],
+    "query": [[0.9, 0.1, 0], [0.2, 1, 0.1]],
+    "code view": [[1, 0.1, 0.1], [0.1, 1, 0]],
+    "query view": [[0.8, 0.2, 0.1], [0, 1, 0.3]],
+}
+QUEUES = {
+    "code": [[0, 0, 1], [1, 1, 0]],
+    "query": [[0, 1, 1], [-1, 0, 0]],
+    "code view": [[1, 0, 1], [0, -1, 0]],
+    "query view": [[0.5, 0.5, 0.5], [0, 0, -1]],
+}
+BLOCKS = {0.07: [0.010642, 0.004212, 0.080426, 0.007669, 0.008696, 0.022085], 1.0: [0.805901, 0.915804, 0.979419, 0.835209, 0.789750, 0.959731]}
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    spec = importlib.util.spec_from_file_location("cocosoda", ROOT / "experiments" / "cocosoda.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FILES = {
+    "shapes.py": """
+class Square:
+    def areaOf(self, side=2):
+        "Gives the area of a square. More."
+        # multiply
+        return side * side
+    def edge_length(self):
+        "Gives the length of an edge."
+        return self.edge
+    def short(self):
+        "Too short."
+""",
+    "files.py": """
+def read_all(path):
+    "Reads all lines of a file."
+    return read_all(open(path))
+def close(file):
+    "Closes the file at once."
+    file.close()
+""",
+    "words.py": """
+def split(text):
+    "Splits a text into words."
+    return text.split(' ')
+""",
+}
+
+
+@pytest.fixture
+def library(monkeypatch, experiment):
+    """A standard library of five functions in three files."""
+    rows = stdlib.definitions({name: text.encode() for name, text in FILES.items()})
+    monkeypatch.setattr(data, "load", lambda name, features: tuple(np.array(rows[feature], object) for feature in features))
+    experiment.documented_functions.cache_clear()
+    yield
+    experiment.documented_functions.cache_clear()
+
+
+def tiny(config, **changes):
+    sizes = dict(test=2, code_length=12, query_length=8, vocabulary=40, width=8, batch=2, steps=4, queue=min(config.queue, 6))
+    return dataclasses.replace(config, **sizes | changes)
+
+
+def unit(rows):
+    return core.safe_normalize(jnp.array(rows, jnp.float32))
+
+
+SEEN, FILLED = ({name: unit(rows) for name, rows in table.items()} for table in (ROWS, QUEUES))
+
+
+def check_results(results, calls=4):
+    assert set(results) == METRICS | {"loss"} | {f"{name} over steps" for name in METRICS}
+    assert all(np.all(np.isfinite(value)) for value in results.values())
+    assert all(results[f"{name} over steps"].shape == (calls,) for name in METRICS)
+
+
+@pytest.fixture(scope="module")
+def compared(experiment):
+    @jax.jit
+    def compared(config, seen, queues):
+        """The values of the blocks, `[blocks, B]`."""
+        queues = {name: QueueState(keys, jnp.int32(0)) for name, keys in queues.items()}
+        compare = jax.vmap(partial(experiment.compare, config), (0, None), axis_name="data")
+        return compare({name: rows[None] for name, rows in seen.items()}, queues).reshape(-1, len(seen["code"]))
+
+    return compared
+
+
+def mesh(devices):
+    return jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+@pytest.mark.parametrize("temperature", BLOCKS)
+def test_worked_numbers_of_the_six_blocks(experiment, compared, temperature):
+    config = experiment.Config(temperature=temperature)
+    np.testing.assert_allclose(compared(config, SEEN, FILLED).mean(axis=1), BLOCKS[temperature], atol=2e-6)
+    inter = compared(dataclasses.replace(config, blocks="inter"), SEEN, FILLED)
+    np.testing.assert_allclose(inter.mean(axis=1), BLOCKS[temperature][:4], atol=2e-6)
+
+
+def test_multiplying_the_logits_divides_the_temperature(experiment, compared):
+    assert np.all(compared(experiment.Config(logit_multiplier=20.0), SEEN, FILLED) < 1e-6)
+    config = experiment.Config(temperature=1.4, logit_multiplier=20.0)
+    np.testing.assert_allclose(compared(config, SEEN, FILLED), compared(experiment.Config(), SEEN, FILLED), atol=1e-6)
+
+
+def test_without_a_queue_and_views_the_inter_blocks_are_symmetric_info_nce(experiment, compared):
+    seen, config = {name: SEEN[name.split()[0]] for name in NAMES}, experiment.Config(blocks="inter")
+    value = compared(config, seen, {})
+    expected = losses.symmetric_info_nce(SEEN["code"], SEEN["query"], temperature=0.07)
+    np.testing.assert_allclose(np.mean(value), np.mean(expected), atol=1e-6)
+    assert np.all(compared(config, seen, FILLED) >= value - 1e-7)  # a queue never lowers a block
+    turned = {name: keys[::-1] for name, keys in FILLED.items()}
+    np.testing.assert_allclose(compared(config, seen, turned), compared(config, seen, FILLED), atol=1e-6)
+
+
+def texts(experiment, rows=8):
+    """A batch of codes and queries, ids from 3 to 19, types 20 to 26, the first place of a text special."""
+    draw = np.random.default_rng(0)
+    batch = {"index": np.arange(rows)}
+    for name, length in (("code", 12), ("query", 8)):
+        mask = np.arange(length) < draw.integers(4, length, (rows, 1))
+        eligible = mask & (np.arange(length) > 0)
+        ids, types = draw.integers(3, 20, (rows, length)), draw.integers(20, 27, (rows, length))
+        batch[name] = {"ids": np.where(mask, ids, 0).astype(np.int32), "mask": mask, "types": np.where(eligible, types, -1).astype(np.int32)}
+    return batch
+
+
+@pytest.fixture(scope="module")
+def setting(experiment):
+    config = tiny(experiment.Config(), vocabulary=20)
+    model = experiment.Bag(20 + experiment.TYPES, config.width)
+    batch = texts(experiment)
+    params = jax.jit(model.init)(jax.random.key(0), batch["code"]["ids"], batch["code"]["mask"])
+    state = experiment.init(config, model, jax.random.key(1), params)
+    state["averages"] = state["averages"]._replace(params=jax.tree.map(lambda leaf: leaf + 0.1, params))
+    return config, model, state, batch
+
+
+@pytest.fixture(scope="module")
+def stepped(experiment, setting):
+    """The step of a config on some devices: one program for each number of them."""
+
+    @partial(jax.jit, static_argnums=0)
+    def stepped(devices, config):
+        _, model, *inputs = setting
+        specs = dict(in_specs=(jax.P(), jax.P(), jax.P("data"), jax.P()), out_specs=(jax.P(), jax.P()), check_vma=False)
+        return jax.shard_map(partial(experiment.step, model), mesh=mesh(devices), **specs)(config, *inputs, jax.random.key(2))
+
+    return stepped
+
+
+def test_the_momentum_encoder_moves_first_and_the_queues_are_filled_last(experiment, setting, stepped, compared):
+    config, model, state, batch = setting
+    after, found = stepped(1, config)
+    moved = jax.tree.map(lambda old, new: config.momentum * old + (1 - config.momentum) * new, state["averages"].params, state["params"])
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), after["averages"].params, moved)
+    k_view = jax.random.split(jax.random.key(2), 3)[0]
+    changed = dict(zip(NAMES[2:], experiment.augment(config, batch["code"], batch["query"], 0, k_view, batch["index"]), strict=True))
+    apply = jax.jit(model.apply)
+    seen = {name: apply(state["params"], batch[name]["ids"], batch[name]["mask"]) for name in NAMES[:2]}
+    seen |= {name: apply(moved, changed[name]["ids"], changed[name]["mask"]) for name in NAMES[2:]}
+    for name in NAMES:  # 8 rows into 6 slots: the last 6, the first of them in slot 2
+        np.testing.assert_allclose(after["queues"][name].keys, np.roll(seen[name][2:], 2, axis=0), atol=1e-5)
+    old = {name: queue.keys for name, queue in state["queues"].items()}
+
+    def loss(params):  # the views and the queues are constants
+        clean = {name: model.apply(params, batch[name]["ids"], batch[name]["mask"]) for name in NAMES[:2]}
+        return jnp.mean(compared(config, seen | clean, old))
+
+    value, grads = jax.jit(jax.value_and_grad(loss))(state["params"])
+    np.testing.assert_allclose(found["loss"], value, rtol=1e-4)
+    scale = 0.1 / max(1.0, optax.tree.norm(grads))  # Adam's first average of the clipped gradient
+    jax.tree.map(lambda got, grad: np.testing.assert_allclose(got, scale * grad, rtol=1e-3, atol=1e-6), after["opt"][1][0].mu, grads)
+
+
+def test_four_devices_take_the_step_of_one(setting, stepped):
+    after = [stepped(devices, setting[0]) for devices in (1, 4)]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=2e-5), *after)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_the_momentum_encoder_follows_at_once_or_never(setting, stepped, momentum):
+    config, _, state, _ = setting
+    after, _ = stepped(1, dataclasses.replace(config, momentum=momentum))
+    expected = state["averages"].params if momentum else state["params"]  # those before the step: it moves first
+    jax.tree.map(np.testing.assert_array_equal, after["averages"].params, expected)
+
+
+def test_augmentation_leaves_special_tokens_and_padding(experiment):
+    batch = texts(experiment)
+    for soda in ("random", "cycle"):
+        config = experiment.Config(vocabulary=20, rate=1.0, soda=soda)
+        for t in range(4):
+            code, query = experiment.augment(config, batch["code"], batch["query"], t, jax.random.key(t), batch["index"])
+            for old, new in ((batch["code"], code), (batch["query"], query)):
+                assert np.all((new["ids"] == old["ids"]) | (old["types"] >= 0))
+            kept = bool(np.all(query["ids"] == batch["query"]["ids"]))
+            assert kept == (soda == "cycle" and t > 0)  # then the query is masked where the code is
+    off = experiment.augment(experiment.Config(soda="off"), batch["code"], batch["query"], 0, jax.random.key(0), batch["index"])
+    assert off == (batch["code"], batch["query"])
+
+
+def test_copied_types_replace_hardly_anything(experiment):
+    batch = texts(experiment)
+    config = experiment.Config(vocabulary=20, rate=1.0, soda="cycle", copied_types=True)
+    for t, changed in ((0, True), (1, False), (2, False), (3, False)):
+        code, _ = experiment.augment(config, batch["code"], batch["query"], t, jax.random.key(0), batch["index"])
+        assert np.any(code["ids"] != batch["code"]["ids"]) == changed
+
+
+def test_functions_are_split_by_file_and_their_names_are_hidden(experiment, library):
+    (corpus,) = experiment.standard_library(experiment.Config(test=3), jax.random.key(0))
+    known = {" ".join(word for word, _ in text) for text in corpus.known[1]}
+    held = {" ".join(word for word, _ in text) for text in corpus.queries}
+    files = [{"gives the area of a square", "gives the length of an edge"}, {"reads all lines of a file", "closes the file at once"}]
+    files += [{"splits a text into words"}]
+    assert known | held == set.union(*files) and not known & held and len(held) == len(corpus.gold) == 3
+    assert all(file <= known or file <= held for file in files)
+    rows = {" ".join(word for word, _ in query): code for _, query, code in experiment.documented_functions(True)}
+    read = [("def", "keyword"), ("(", "separator"), ("path", "identifier"), (")", "separator"), (":", "separator"), ("return", "keyword")]
+    read += [("(", "separator"), ("open", "identifier"), ("(", "separator"), ("path", "identifier"), (")", "separator"), (")", "separator")]
+    assert rows["reads all lines of a file"] == read
+    assert ("multiply", "comment") in rows["gives the area of a square"] and ("*", "operator") in rows["gives the area of a square"]
+    shown = {" ".join(word for word, _ in query): code for _, query, code in experiment.documented_functions(False)}
+    assert shown["gives the area of a square"][:3] == [("def", "keyword"), ("area", "identifier"), ("of", "identifier")]
+
+
+def test_parts_of_a_piece_have_its_type(experiment):
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, processors
+
+    tokenizer = tokenizers.Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(["[UNK]", "[CLS]", "[SEP]", "ab", "##c", "1"])}))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    text = [("abc", "identifier"), ("1", "number")]
+    found = experiment.encode(tokenizer, [text, text], 6, 10)
+    assert found["ids"][0].tolist() == [1, 3, 4, 5, 2, 0] and found["mask"].sum(axis=1).tolist() == [5, 5]
+    assert found["types"][1].tolist() == [-1, 11, 11, 14, -1, -1]
+    assert experiment.encode(tokenizer, [text], 4, 10)["ids"].tolist() == [[1, 3, 4, 2]]
+
+
+@pytest.mark.parametrize("arm", ["full", "in-batch"])
+def test_an_arm_trains(experiment, library, arm):
+    check_results(experiment.run(tiny(experiment.ARMS[arm]), jax.random.key(0)))
+
+
+def test_the_released_step_traces(experiment, setting):
+    _, model, state, batch = setting
+    config = tiny(experiment.ARMS["as released"], vocabulary=20)
+    step = jax.vmap(partial(experiment.step, model, config), (None, 0, None), axis_name="data")
+    after, found = jax.eval_shape(step, state, jax.tree.map(lambda leaf: leaf[None], batch), jax.random.key(0))
+    assert found["loss"].shape == (1,) and set(after) == set(state)
+
+
+def test_words_alone_are_a_baseline(experiment, library):
+    results = experiment.run(tiny(experiment.ARMS["bm25"]), jax.random.key(0))
+    assert set(results) == METRICS - {"alignment", "uniformity"} and 0 < results["mrr"] <= 1
+
+
+def test_rank_counts_ties_against(experiment):
+    found = experiment.ranks(jnp.array([0.5, 0.9, 0.5, 0.1]), 2)
+    assert {name: round(float(value), 4) for name, value in found.items()} == {"mrr": 0.3333, "recall@1": 0, "recall@5": 1, "recall@10": 1}
+
+
+def test_full_trains_on_several_languages_and_fine_tunes_each(experiment, monkeypatch, tmp_path):
+    config = tiny(experiment.FULL, languages=("go", "python"), batch=4, code_length=10, query_length=8, fine_tuning_epochs=1)
+    for n, language in enumerate(config.languages):
+        folder = tmp_path / config.data / language
+        folder.mkdir(parents=True)
+        words = ["read", "file", "close", "open", "line", "sort", "list", "max"]
+        rows = [{"code_tokens": ["func", word, "(", f"{n}", ")"], "docstring_tokens": ["Does", word], "url": word} for word in words]
+        for part, chosen in (("train", rows), ("test", rows[:3]), ("codebase", rows[::-1])):
+            (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chosen))
+    tokenizer = data.train_tokenizer(["does func read file close open line sort list max ( ) 0 1"], 80)
+    module = encoders.TextTransformer(tokenizer.get_vocab_size(), 8, layers=1, heads=2, max_length=16, types=2)
+    params = jax.jit(module.init)(jax.random.key(0), jnp.ones((1, 4), jnp.int32))
+    encoders.save_pretrained(tmp_path / config.encoder, module, params, tokenizer)
+    monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
+    check_results(experiment.run(config, jax.random.key(0)))
+    corpora = experiment.code_search_net(config, None)
+    assert corpora[0].gold.tolist() == [7, 6, 5] and corpora[0].known[0][0][0] == ("func", "keyword")
+    assert corpora[1].known[0][0][0] == ("func", "identifier")
+
+
+def test_claims_and_figures_read_what_run_returns(experiment):
+    results = {arm: dict.fromkeys(METRICS, 0.2) for arm in experiment.ARMS}
+    assert all(isinstance(float(claim.of(results)), float) for claim in experiment.CLAIMS)
+    assert experiment.CLAIMS[0].of(results) == pytest.approx(0.2 / 0.010177, rel=1e-3)
+    entry = {"mean": 0.2, "interval": [0.1, 0.3], "values": [0.1, 0.3]}
+    curve = {"mean": [0.2] * 4, "interval": [[0.1, 0.3]] * 4, "values": [[0.1] * 4, [0.3] * 4]}
+    found = dict.fromkeys(METRICS, entry) | {f"{name} over steps": curve for name in METRICS}
+    assert set(experiment.figures({"arms": {arm: found for arm in experiment.ARMS}})) == {"retrieval", "training"}
