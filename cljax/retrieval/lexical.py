@@ -1,5 +1,6 @@
 """Scores by the words that a query and a document share: the baselines of every learned retriever. They run on the host, outside of compiled code."""
 
+import logging
 import re
 from collections.abc import Hashable, Sequence
 
@@ -44,6 +45,7 @@ def bm25(queries: Texts, documents: Texts, *, k1: float | int = 1.5, b: float | 
 
     from bm25s import BM25  # importing it starts JAX
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it asks for all that it has to say
     index = BM25(k1=k1, b=b, method="lucene")
     index.index((documents, {str(number): number for number in range(len(vocabulary))}), show_progress=False)
     scores = [index.get_scores_from_ids(query) if query else np.zeros(len(documents)) for query in queries]
