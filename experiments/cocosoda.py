@@ -380,18 +380,18 @@ def chance(candidates):
 
 
 def above_chance(results):
-    """How many times chance the worst arm is."""
-    return min(found["mrr"] for found in results.values()) / chance(Config.test)
+    """How many times chance the worst arm is, but for those without the blocks within a modality."""
+    return min(found["mrr"] for arm, found in results.items() if ARMS[arm].blocks != "inter") / chance(Config.test)
 
 
 CLAIMS = [
-    study.Claim("every arm is above three times chance", above_chance, at_least=3.0),
+    study.Claim("every arm but those of four blocks is above ten times chance", above_chance, at_least=10.0),
     study.Claim("full beats in-batch InfoNCE", study.gain("mrr", "full", than="in-batch"), expected=0.01),
     study.Claim("six blocks with a queue, no SoDa, beat in-batch InfoNCE", study.gain("mrr", "no SoDa", than="in-batch"), expected=0.02),
     study.Claim("the queue helps", study.gain("mrr", "full", than="no queue"), expected=0.015),
     study.Claim("multiplying the logits by 20 does harm", study.gain("mrr", "full", than="full, logits x 20"), expected=0.03),
     study.Claim("SoDa does no harm", study.gain("mrr", "full", than="no SoDa"), at_least=-0.01),
-    study.Claim("the blocks within a modality help a random start", study.gain("mrr", "no SoDa", than="four inter blocks, no SoDa"), expected=0.25),
+    study.Claim("the blocks within a modality help a random start", study.gain("mrr", "no SoDa", than="four inter blocks, no SoDa"), 0.1, None, 0.25),
     study.Claim("of a transformer, full beats in-batch InfoNCE", study.gain("mrr", "transformer, full", than="transformer, in-batch")),
     study.Claim("of a transformer, SoDa gains", study.gain("mrr", "transformer, full", than="transformer, no SoDa")),
 ]
