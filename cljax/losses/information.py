@@ -67,8 +67,8 @@ def anchor_entropy(
     >>> import jax.numpy as jnp
     >>> from cljax import losses
     >>> values = losses.anchor_entropy(jnp.array([[1.0, 0.0], [0.6, 0.8], [1.0, 1.0]]), jnp.array([[2.0, 0.0], [0.0, 1.0]]))
-    >>> print(f"{losses.mean(values):.6f}")
-    0.654507
+    >>> print(f"{losses.mean(values):.4f}")
+    0.6545
 
     Args:
       embeddings: `[B, D]`.

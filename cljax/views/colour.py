@@ -2,7 +2,6 @@
 
 import itertools
 
-import dm_pix
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer, Num
@@ -165,8 +164,21 @@ def _jitter(image, factors, order, turn, place):
     before = jnp.arange(3) < place  # the hue, which costs most, is computed at one place only
     image = blend(image, before)
     if image.ndim == 3 and image.shape[2] == 3:
-        image = dm_pix.adjust_hue(image, turn)
+        image = _turn_hue(image, turn)
     return blend(image, ~before)
+
+
+def _turn_hue(image, turn):
+    """Moves the hue on by `turn` of the circle. Channels are compared with one another, never with their maximum: where a compiler computes a channel
+    twice the two may differ in the last bit, and where nothing equals the maximum the hue would be lost."""
+    red, green, blue = jnp.moveaxis(image, -1, 0)
+    highest, lowest = jnp.max(image, axis=-1), jnp.min(image, axis=-1)
+    chroma = highest - lowest
+    share = 1 / jnp.where(chroma > 0, chroma, 1)
+    first, second = (red >= green) & (red >= blue), green >= blue
+    angle = jnp.where(first, green - blue, jnp.where(second, blue - red, red - green)) * share + jnp.where(first, 0, jnp.where(second, 2, 4))
+    places = (angle[..., None] + 6 * turn + jnp.array([5.0, 3.0, 1.0], image.dtype)) % 6
+    return highest[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(places, 4 - places), 0, 1)
 
 
 @jax.jit
