@@ -43,9 +43,9 @@ demo: $(VENV)/ok
 test: $(VENV)/dev
 	$(VENV)/bin/python -m pytest -n auto
 
-# The rooms alone, and of each parametrised test the first case and the last: what else there is (experiments, notebooks, README, wheel, Makefile,
-# lint) says the same on any version, or takes long, or both.
-ROOMS = $(filter-out tests/experiments/ tests/reliability/,$(wildcard tests/*/)) cljax
+# The rooms alone, and of each parametrised test the first case and the last: what else there is (experiments, notebooks, README, examples of docstrings,
+# wheel, Makefile, lint) says the same on any version, or takes long, or both.
+ROOMS = $(filter-out tests/experiments/ tests/reliability/,$(wildcard tests/*/))
 
 floor: $(FLOOR)/ok
 	$(FLOOR)/bin/python -m pytest -n auto --few-cases $(ROOMS)
