@@ -43,8 +43,8 @@ demo: $(VENV)/ok
 test: $(VENV)/dev
 	$(VENV)/bin/python -m pytest -n auto
 
-# The rooms alone, and of each parametrised test the first case and the last: what else there is (experiments, notebooks, README, examples of docstrings,
-# wheel, Makefile, lint) says the same on any version, or takes long, or both.
+# The rooms alone, and of each parametrised test one case, the first or the last in turns: what else there is (experiments, notebooks, README, examples
+# of docstrings, wheel, Makefile, lint) says the same on any version, or takes long, or both.
 ROOMS = $(filter-out tests/experiments/ tests/reliability/,$(wildcard tests/*/))
 
 floor: $(FLOOR)/ok

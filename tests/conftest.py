@@ -42,7 +42,7 @@ def _unchecked_annotations(request):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--few-cases", action="store_true", help="of each parametrised test the first case and the last")
+    parser.addoption("--few-cases", action="store_true", help="of each parametrised test one case, the first or the last in turns")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -50,6 +50,6 @@ def pytest_collection_modifyitems(config, items):
         cases = {}
         for item in items:
             cases.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
-        chosen = {id(item) for group in cases.values() for item in (group[0], group[-1])}
+        chosen = {id(group[-(place % 2)]) for place, group in enumerate(cases.values())}
         config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
         items[:] = [item for item in items if id(item) in chosen]

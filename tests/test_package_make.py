@@ -86,7 +86,7 @@ def test_the_floor_has_an_environment_of_its_own_and_leaves_the_first_one_alone(
     for room in ("losses", "experiments", "reliability"):
         (tmp_path / "tests" / room).mkdir()
     *install, run = make("-n", "floor").stdout.splitlines()
-    assert run == ".venv-floor/bin/python -m pytest -n auto --few-cases tests/losses/ cljax"
+    assert run == ".venv-floor/bin/python -m pytest -n auto --few-cases tests/losses/"
     assert all(".venv/" not in line for line in install) and install[-1] == "mv .venv-floor/installing .venv-floor/ok"
     (command,) = (line for line in install if "uv pip install" in line)
     assert command.count("-c tests/floor.txt -e '.[dev]'") == 2  # by uv, and by pip where it isn't there
