@@ -3,15 +3,14 @@
 import contextlib
 import io
 import logging
-import os
-import tempfile
-import warnings
+from functools import partial
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cljax.core import check, provenance
+from cljax.core import check
+from cljax.data import copies
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -44,48 +43,25 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def prepare(dataset, folder):
-    """Opens the copy of a data set that is cached in `folder`, written first where there is none; of several processes that write it the first wins.
-
-    A copy is sealed with the SHA-256 of its files; one that is not what was written is made anew, with a warning that names the file.
+    """Opens the copy of a data set that is cached in `folder`, written first where there is none (`copies.ensure`).
 
     Raises:
       ValueError: the folder can't be written, or the files are not to be had or are others than expected.
     """
     path = folder / dataset.name / dataset.sha256[:12] / dataset.version
-    damaged = provenance.broken(path) if path.is_dir() else None
-    if damaged:
-        warnings.warn(f"{path / damaged} is damaged or missing: the copy is made anew", stacklevel=2)
-    if damaged or not path.is_dir():
-        try:
-            _write(dataset, folder, path, damaged)
-        except OSError as error:
-            raise ValueError(f"folder={str(folder)!r} cannot be written: {error.strerror or error}") from error
-        except ValueError as error:
-            if not damaged:
-                raise
-            raise ValueError(f"{path / damaged} is damaged or missing, and the copy cannot be made anew: {error}") from None
+    copies.ensure(path, folder, partial(_write, dataset, folder))
     return tfds.builder_from_directory(path)
 
 
-def _write(dataset, folder, path, damaged):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".incomplete-") as scratch:
-        files = {}
-        for source in dataset.sources:
-            files |= source.fetch(folder / "packages")
-        builder = _Builder(dataset, dataset.read(files), data_dir=scratch, file_format="array_record")
-        # Three progress bars for a quarter of a second are of no use.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            _prepare(builder)
-        provenance.seal(builder.data_dir)
-        if damaged:
-            with contextlib.suppress(FileNotFoundError):  # another process was quicker
-                os.rename(path, os.path.join(scratch, "damaged"))
-        try:
-            os.rename(builder.data_dir, path)
-        except OSError:
-            if not path.is_dir():
-                raise
+def _write(dataset, folder, scratch):
+    files = {}
+    for source in dataset.sources:
+        files |= source.fetch(folder / "packages")
+    builder = _Builder(dataset, dataset.read(files), data_dir=scratch, file_format="array_record")
+    # Three progress bars for a quarter of a second are of no use.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        _prepare(builder)
+    return builder.data_dir
 
 
 def _prepare(builder):

@@ -12,6 +12,7 @@ import numpy as np
 
 from cljax.core import check, provenance
 from cljax.core.check import KeyLike
+from cljax.data import copies
 from cljax.data.catalogue import DATASETS
 
 
@@ -92,9 +93,7 @@ def _check(name, folder):
         raise TypeError(f"name must be a string, got {type(name).__name__}")
     if not name.startswith("tfds:") and name not in DATASETS:
         raise ValueError(f"name must be one of {', '.join(map(repr, DATASETS))} or 'tfds:<name>', got {name!r}{check.nearest(name, DATASETS)}")
-    if not isinstance(folder, (str, os.PathLike, type(None))):
-        raise TypeError(f"folder must be a path or None, got {type(folder).__name__}")
-    return pathlib.Path(folder or os.environ.get("CLJAX_DATA") or "~/.cache/cljax").expanduser().absolute()
+    return copies.root(folder)
 
 
 def _counted(parts, key):

