@@ -1,9 +1,7 @@
 """The experiment at a tiny size: arms that differ in code train, the two models move apart from each other, the claims read what `run` returns."""
 
 import dataclasses
-import importlib.util
 import json
-import pathlib
 from functools import partial
 
 import jax
@@ -13,21 +11,11 @@ import pytest
 
 from cljax import data, encoders
 
-ROOT = pathlib.Path(__file__).parents[2]
 METRICS = {"R@1", "R@10", "MRR", "entropy"}
 RANKER = {"R@1 re-ranked", "MRR re-ranked"}
 WORDS = np.array([first + second + third for first in "bdfgk" for second in "aeiou" for third in "lmnrst"])
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* texts .* were cut")
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    path = ROOT / "experiments" / "ar2.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(autouse=True)

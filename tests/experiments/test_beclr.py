@@ -1,8 +1,6 @@
 """The experiment at a tiny size: the worked loss, an arm of each kind, devices that agree, folders of photographs, claims and pictures."""
 
 import dataclasses
-import importlib.util
-import pathlib
 from functools import partial
 
 import jax
@@ -13,20 +11,10 @@ from PIL import Image
 
 from cljax import data, encoders, memory, metrics, samplers
 
-ROOT = pathlib.Path(__file__).parents[2]
 SCORES = {"1-shot", "1-shot, 1x", "1-shot, 5x", "5-shot", "5-shot, 1x", "unbalanced", "unbalanced, 1x", "unbalanced, 5x"}
 SCORES |= {f"{name} over passes" for name in ("1-shot", "5-shot", "unbalanced")}
 PURITY = {"purity", "purity over steps"}
 f32 = np.float32
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    path = ROOT / "experiments" / "beclr.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def tiny(config, **changes):

@@ -1,9 +1,7 @@
 """The experiment at a tiny size: the worked numbers of its blocks, the order within a step, what augmentation touches, every kind of arm, full."""
 
 import dataclasses
-import importlib.util
 import json
-import pathlib
 from functools import partial
 
 import jax
@@ -16,7 +14,6 @@ from cljax import core, data, encoders, losses
 from cljax.data import stdlib
 from cljax.memory.queues import QueueState
 
-ROOT = pathlib.Path(__file__).parents[2]
 METRICS = {"mrr", "recall@1", "recall@5", "recall@10", "alignment", "uniformity"}
 NAMES = "code", "query", "code view", "query view"
 ROWS = {
@@ -32,14 +29,6 @@ QUEUES = {
     "query view": [[0.5, 0.5, 0.5], [0, 0, -1]],
 }
 BLOCKS = {0.07: [0.010642, 0.004212, 0.080426, 0.007669, 0.008696, 0.022085], 1.0: [0.805901, 0.915804, 0.979419, 0.835209, 0.789750, 0.959731]}
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    spec = importlib.util.spec_from_file_location("cocosoda", ROOT / "experiments" / "cocosoda.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 FILES = {

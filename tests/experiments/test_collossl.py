@@ -1,9 +1,6 @@
 """The experiment at a tiny size: the loss's worked numbers, every arm, the full scale from a folder, and one step on four devices."""
 
 import dataclasses
-import importlib.util
-import pathlib
-import sys
 from functools import partial
 
 import jax
@@ -13,17 +10,7 @@ import pytest
 
 from cljax import data, losses
 
-ROOT = pathlib.Path(__file__).parents[2]
 LABELS = (12, 24)
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    spec = importlib.util.spec_from_file_location("collossl", ROOT / "experiments" / "collossl.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["collossl"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def tiny(config, **changes):

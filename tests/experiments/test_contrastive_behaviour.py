@@ -1,8 +1,6 @@
 """The experiment at a tiny size: every arm traces as a population of seeds, an arm trains on each kind of data, the claims read what it returns."""
 
 import dataclasses
-import importlib.util
-import pathlib
 from functools import partial
 
 import jax
@@ -12,20 +10,7 @@ import pytest
 
 from cljax import data, encoders
 
-ROOT = pathlib.Path(__file__).parents[2]
 METRICS = {"uniformity", "tolerance", "knn", "linear", "positive", "gap"}
-
-
-def imported(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    return imported(ROOT / "experiments" / "contrastive_behaviour.py")
 
 
 @pytest.fixture
@@ -72,8 +57,8 @@ def test_an_arm_trains_on_larger_digits(experiment, monkeypatch):
     check_results(experiment.run(config, jax.random.key(0)), calls=4)
 
 
-def test_full_trains_on_photographs(experiment, shallow, monkeypatch, tmp_path):
-    prepared = imported(ROOT / "tests" / "data" / "test_data_full_size.py")
+def test_full_trains_on_photographs(experiment, shallow, monkeypatch, tmp_path, imported):
+    prepared = imported("tests/data/test_data_full_size.py")
     monkeypatch.setattr(prepared, "ROWS", {"train": 11, "test": 11})
     prepared.Prepared("cifar10", tmp_path).download_and_prepare()
     monkeypatch.setenv("CLJAX_DATA", str(tmp_path))

@@ -1,9 +1,7 @@
 """The experiment at a tiny size: arms that differ in code train, the slow encoder moves before it makes keys, claims read what `run` returns."""
 
 import dataclasses
-import importlib.util
 import json
-import pathlib
 from functools import partial
 
 import jax
@@ -14,21 +12,11 @@ import tensorflow_datasets as tfds
 
 from cljax import data, encoders, memory
 
-ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:.* texts .* were cut")
 QUALITY = {"R@1", "R@10", "nDCG@10", "MRR"}
 METRICS = QUALITY | {"std", "mean_cosine", "effective_rank", "R@1 between crops"}
 CURVES = {f"{name} over steps" for name in ("R@1", "std", "mean_cosine", "effective_rank")}
 WORDS = np.array([first + second + third for first in "bdfgk" for second in "aeiou" for third in "lmnrst"])
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    path = ROOT / "experiments" / "contriever.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def texts(rng, count, size):

@@ -1,8 +1,6 @@
 """The reconstruction of DebCSE at a tiny size: its data, its scorer and its draws, every arm, four devices, real text, the paper's scale."""
 
 import dataclasses
-import importlib.util
-import pathlib
 from functools import partial
 
 import jax
@@ -13,19 +11,15 @@ import tensorflow_datasets as tfds
 
 from cljax import core, data, encoders
 
-ROOT = pathlib.Path(__file__).parents[2]
 METRICS = {"Spearman", "length bias", "uniformity", "surface of positives"}
 CURVES = {"Spearman over steps", "length bias over steps", "uniformity over steps"}
 WORDS = np.array([first + second + third for first in "bdfgk" for second in "aeiou" for third in "lmnrst"])
 
 
 @pytest.fixture(scope="module")
-def experiment():
-    spec = importlib.util.spec_from_file_location("debcse", ROOT / "experiments" / "debcse.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.PAIRS = 200
-    return module
+def experiment(experiment):
+    experiment.PAIRS = 200
+    return experiment
 
 
 def tiny(config, **changes):

@@ -1,8 +1,6 @@
 """The experiment at a tiny size: every arm traces as a population of seeds, rounds buy labels, devices agree, folders of pictures are read."""
 
 import dataclasses
-import importlib.util
-import pathlib
 from functools import partial
 
 import jax
@@ -13,18 +11,8 @@ from PIL import Image
 
 from cljax import data, encoders, memory
 
-ROOT = pathlib.Path(__file__).parents[2]
 METRICS = {"source", "round 1", "accuracy", "mean", "misread", "accuracy over rounds", "misread over rounds"}
 ROWS, ROUNDS = 60, 2
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    path = ROOT / "experiments" / "lftl.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def digits(name, **options):

@@ -1,9 +1,6 @@
 """The experiment at a tiny size: every arm, real graphs and the full scale from small files, and one step on four devices."""
 
 import dataclasses
-import importlib.util
-import pathlib
-import sys
 from functools import partial
 
 import jax
@@ -13,20 +10,10 @@ import pytest
 
 from cljax import core, data, encoders, losses, samplers
 
-ROOT = pathlib.Path(__file__).parents[2]
 SCORES = {"accuracy", "NMI", "ARI", "F1"}
 RNG = np.random.default_rng(0)
 LABELS = np.arange(24) % 3
 POINTS = (3 * np.eye(3)[LABELS] + RNG.normal(size=(24, 3))).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def experiment():
-    spec = importlib.util.spec_from_file_location("pamc", ROOT / "experiments" / "pamc.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pamc"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def tiny(config, **changes):
