@@ -4,6 +4,7 @@ from cljax.encoders.bag import BagOfTokens
 from cljax.encoders.chain import Chain
 from cljax.encoders.conv1d import ConvNet1D
 from cljax.encoders.convolutional import ConvNet
+from cljax.encoders.decoder import Cache, Decoder
 from cljax.encoders.mlp import MLP, Autoencoder, ProjectionHead
 from cljax.encoders.pretrained import load_pretrained, save_pretrained
 from cljax.encoders.protocol import Encoder
@@ -14,9 +15,11 @@ from cljax.encoders.weight_norm import WeightNormHead
 __all__ = [
     "Autoencoder",
     "BagOfTokens",
+    "Cache",
     "Chain",
     "ConvNet",
     "ConvNet1D",
+    "Decoder",
     "Encoder",
     "MLP",
     "ProjectionHead",

@@ -1,5 +1,6 @@
 """Transformers that read a text in both directions, of BERT's form."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -113,9 +114,10 @@ class TextTransformer(nn.Module):
         if self.norm == "post":
             hidden = nn.LayerNorm(self.epsilon, self.dtype, use_fast_variance=False, name="norm")(hidden)
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
+        mix = partial(attention, mask=None if mask is None else jnp.asarray(mask)[:, None, None, :])
         states = []
         for number in range(self.layers):
-            hidden = Block(self.heads, self.hidden or 4 * self.features, **how, name=f"block_{number}")(hidden, mask, train)
+            hidden = Block(self.heads, self.hidden or 4 * self.features, **how, name=f"block_{number}")(hidden, mix, train)
             states = [*states, hidden][-self.top :]
         if self.norm == "pre":
             last = nn.LayerNorm(self.epsilon, self.dtype, use_fast_variance=False, name="norm")
@@ -162,19 +164,22 @@ class Block(nn.Module):
     dropout: float
     dtype: Any
     epsilon: float
+    approximate: bool = False  # GELU by tanh
 
     @nn.compact
-    def __call__(self, states, mask, train):
+    def __call__(self, states, mix, train):
+        """`mix(queries, keys, values, drop)` is the attention, all `[B, L, H, d]`; `drop` is for its weights."""
         dense = lambda width, name: nn.Dense(width, dtype=self.dtype, kernel_init=lecun_normal, name=name)  # noqa: E731
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        features = states.shape[-1]
+        batch, length, features = states.shape
 
         def attend(hidden):
-            mixed = attention(dense(3 * features, "query_key_value")(hidden), self.heads, mask, drop)
-            return dense(features, "attention")(mixed)
+            projected = dense(3 * features, "query_key_value")(hidden).reshape(batch, length, 3, self.heads, -1)
+            mixed = mix(*jnp.moveaxis(projected, 2, 0), drop)
+            return dense(features, "attention")(mixed.reshape(batch, length, features))
 
         def perceive(hidden):
-            return dense(features, "perceptron")(nn.gelu(dense(self.hidden, "hidden")(hidden), approximate=False))
+            return dense(features, "perceptron")(nn.gelu(dense(self.hidden, "hidden")(hidden), approximate=self.approximate))
 
         for change, name in ((attend, "attention_norm"), (perceive, "perceptron_norm")):
             norm = nn.LayerNorm(self.epsilon, self.dtype, use_fast_variance=False, name=name)
@@ -182,22 +187,20 @@ class Block(nn.Module):
         return states
 
 
-def attention(projected, heads, mask, drop):
-    r"""The values mixed by $\text{softmax}(q k^\top / \sqrt{d})$ over the real tokens; d is the width of a head.
+def attention(queries, keys, values, drop, mask):
+    r"""The values mixed by $\text{softmax}(q k^\top / \sqrt{d})$ over the tokens that the mask allows.
 
     Args:
-      projected: `[B, L, 3 D]`: queries, keys and values.
-      heads: their number.
-      mask: `[B, L]` booleans, or None.
+      queries: `[B, L, H, d]`, of H heads of width d.
+      keys, values: `[B, S, H, d]`.
       drop: what is applied to the weights.
+      mask: booleans that broadcast to `[B, H, L, S]`, or None. A query that is allowed nothing gets the mean of all values.
 
     Returns:
-      `[B, L, D]`.
+      `[B, L, H, d]`.
     """
-    batch, length, width = projected.shape
-    queries, keys, values = jnp.moveaxis(projected.reshape(batch, length, 3, heads, -1), 2, 0)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", queries, keys, preferred_element_type=jnp.float32) * (width // 3 // heads) ** -0.5
+    scores = jnp.einsum("bqhd,bkhd->bhqk", queries, keys, preferred_element_type=jnp.float32) * queries.shape[-1] ** -0.5
     if mask is not None:
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-    weights = drop(jax.nn.softmax(scores)).astype(projected.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, values).reshape(batch, length, -1)
+        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    weights = drop(jax.nn.softmax(scores)).astype(values.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, values)
