@@ -3,6 +3,7 @@
 from cljax.samplers.active import cas_scores, cas_select, class_transferability, contrastive_margin, select_smallest, shuffled_rows
 from cljax.samplers.balanced import Batches, class_batches, unique_batches
 from cljax.samplers.batches import shuffled_batch, shuffled_batches
+from cljax.samplers.clips import ClipPair, interval_pmf, sample_clip_pair, sample_interval, spread_clips
 from cljax.samplers.corpora import chunk_stream, corpus_mixture
 from cljax.samplers.devices import Devices, asynchronous, device_distances, select_devices, window
 from cljax.samplers.episodes import Episodes, few_shot_episodes
@@ -14,6 +15,7 @@ from cljax.samplers.propensity import draw_negatives, draw_weighted, inverse_pro
 __all__ = [
     "Batches",
     "Buckets",
+    "ClipPair",
     "Devices",
     "Edges",
     "Episodes",
@@ -34,15 +36,19 @@ __all__ = [
     "few_shot_episodes",
     "group_batches",
     "influence",
+    "interval_pmf",
     "inverse_propensity",
     "knn_graph",
     "mine_negatives",
+    "sample_clip_pair",
+    "sample_interval",
     "select_devices",
     "select_smallest",
     "semi_hard_negatives",
     "shuffled_batch",
     "shuffled_batches",
     "shuffled_rows",
+    "spread_clips",
     "unique_batches",
     "window",
 ]
