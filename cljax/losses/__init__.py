@@ -21,7 +21,10 @@ from cljax.losses.grouped import grouped_info_nce
 from cljax.losses.hard import hard_contrastive, simple_contrastive
 from cljax.losses.information import anchor_entropy, entropy, info_max
 from cljax.losses.margins import pairwise_contrastive, triplet_margin
+from cljax.losses.policy import TriceCoefficients, copg, copg_group, leave_one_out, reinforce, rejection_coefficients, trice_coefficients
+from cljax.losses.preferences import bradley_terry, dpo, ipo
 from cljax.losses.redundancy import barlow_twins, covariance, variance
+from cljax.losses.sequences import sequence_logprob, simctg, token_cross_entropy
 from cljax.losses.sigmoid import sigmoid_contrastive
 from cljax.losses.softmax import info_nce, nt_xent, symmetric_info_nce
 from cljax.losses.supervised import multi_positive_info_nce, sup_con
@@ -29,15 +32,20 @@ from cljax.losses.temperature import bounded_temperature
 
 __all__ = [
     "Masked",
+    "TriceCoefficients",
     "adversarial_retriever",
     "alignment",
     "anchor_entropy",
     "barlow_twins",
     "bounded_temperature",
+    "bradley_terry",
+    "copg",
+    "copg_group",
     "covariance",
     "debiased_info_nce",
     "dec_kl",
     "decoupled_info_nce",
+    "dpo",
     "entropy",
     "graph_info_nce",
     "grouped_info_nce",
@@ -45,19 +53,27 @@ __all__ = [
     "hard_negative_info_nce",
     "info_max",
     "info_nce",
+    "ipo",
+    "leave_one_out",
     "mean",
     "meta_node_contrast",
     "multi_positive_info_nce",
     "negative_cosine",
     "nt_xent",
     "pairwise_contrastive",
+    "reinforce",
+    "rejection_coefficients",
+    "sequence_logprob",
     "sigmoid_contrastive",
+    "simctg",
     "simple_contrastive",
     "soft_cross_entropy",
     "student_t_assign",
     "sup_con",
     "symmetric_info_nce",
     "target_distribution",
+    "token_cross_entropy",
+    "trice_coefficients",
     "triplet_margin",
     "uniformity",
     "variance",

@@ -13,12 +13,12 @@ class Masked(NamedTuple):
     """Values of which some do not exist: an anchor without a positive, a query without a relevant item.
 
     Attributes:
-      values: `[B]` floats, 0 where there is none.
-      where: `[B]` booleans, which values count.
+      values: `[B]` floats (of tokens `[B, T]`), 0 where there is none.
+      where: booleans of the same shape, which values count.
     """
 
-    values: Float[Array, " B"]
-    where: Bool[Array, " B"]
+    values: Float[Array, "..."]
+    where: Bool[Array, "..."]
 
 
 def mean(

@@ -107,6 +107,11 @@ def grouped(x):
     return losses.grouped_info_nce(x["a"], x["grouped"], x["grouped"], temperature=x["temperature"], where=x["where"], **weights)
 
 
+def columns(x):
+    """One number of each row of both sides."""
+    return x["a"][:, 0], x["b"][:, 0]
+
+
 t = "temperature"
 LOSSES = {
     "alignment": lambda x: losses.alignment(x["a"], x["b"]),
@@ -114,9 +119,18 @@ LOSSES = {
     "alignment to the first": lambda x: losses.alignment(x["a"], x["b"], power=1),
     "barlow_twins": lambda x: losses.barlow_twins(x["a"], x["b"], where=x["where"]),
     "bounded_temperature": lambda x: losses.bounded_temperature(x["a"][:, 0].mean() / 100),
+    "copg": lambda x: losses.copg(*columns(x), *columns(x), *columns(x), beta=x[t], where=x["where"]),
+    "copg_group": lambda x: losses.copg_group(
+        *(jnp.concatenate([x[name], x["b"]], axis=1) for name in ("a", "b", "a")), beta=x[t], where=jnp.tile(x["where"][:, None], 2 * x["a"].shape[1])
+    ),
     "covariance": lambda x: losses.covariance(x["a"], where=x["where"]),
     "debiased_info_nce": pairwise(losses.debiased_info_nce, t, positive_prior=0.1),
     "decoupled_info_nce": pairwise(losses.decoupled_info_nce, t),
+    "dpo, ipo, bradley_terry": lambda x: (
+        losses.dpo(*columns(x), *columns(x), beta=x[t], where=x["where"])
+        + losses.ipo(*columns(x), *columns(x), beta=x[t], where=x["where"])
+        + losses.bradley_terry(*columns(x), where=x["where"])
+    ),
     "entropy": lambda x: losses.entropy(x["a"], where=x["relevance"]),
     "grouped_info_nce": lambda x: grouped(x),
     "hard_contrastive": against(losses.hard_contrastive, k=2),
@@ -139,8 +153,10 @@ LOSSES = {
     "sigmoid_contrastive": pairwise(losses.sigmoid_contrastive, t, bias=-10.0),
     "simple_contrastive": against(losses.simple_contrastive, k=2),
     "soft_cross_entropy": lambda x: losses.soft_cross_entropy(x["a"], x["b"], temperature=x[t], teacher_temperature=x[t], where=x["relevance"]),
+    "simctg": lambda x: losses.simctg(x["a"][None], mask=x["where"][None]),
     "sup_con": labelled(losses.sup_con),
     "symmetric_info_nce": pairwise(losses.symmetric_info_nce, t),
+    "token_cross_entropy": lambda x: losses.token_cross_entropy(x["a"], x["labels"] % x["a"].shape[1], x["where"]),
     "triplet_margin": labelled(losses.triplet_margin, margin=0.2),
     "triplet_margin hard": labelled(losses.triplet_margin, margin=0.2, mining="hard"),
     "triplet_margin semi-hard": labelled(losses.triplet_margin, margin=0.2, mining="semi_hard"),
