@@ -1,6 +1,7 @@
 """Views: changed arrays, as a pure function of a key and of the examples' indices."""
 
 from cljax.views.blur import gaussian_blur
+from cljax.views.clips import clip_augment, per_clip
 from cljax.views.colour import colour_jitter, greyscale, solarise
 from cljax.views.compose import compose
 from cljax.views.crops import multi_crop, random_resized_crop
@@ -14,6 +15,7 @@ from cljax.views.tokens import crop_tokens, delete_tokens, inverse_cloze, replac
 __all__ = [
     "Mixed",
     "block_mask",
+    "clip_augment",
     "colour_jitter",
     "compose",
     "crop_tokens",
@@ -26,6 +28,7 @@ __all__ = [
     "jitter",
     "mix_up",
     "multi_crop",
+    "per_clip",
     "per_example",
     "random_erasing",
     "random_resized_crop",

@@ -1,6 +1,8 @@
 """Views of an image's colours; values in [0, 1], computed in float32 at least and returned in the images' dtype."""
 
 import itertools
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,7 @@ def colour_jitter(
     saturation: Num[ArrayLike, ""] = 0.4,
     hue: Num[ArrayLike, ""] = 0.1,
     probability: Num[ArrayLike, ""] = 0.8,
+    contrast_mean: Literal["luma", "channel"] = "luma",
 ) -> Float[Array, "B H W *C"]:
     r"""Changes brightness, contrast, saturation and hue, in random order, with a probability for all of it.
 
@@ -41,6 +44,7 @@ def colour_jitter(
       saturation: see `brightness`.
       hue: h, from 0 to 0.5.
       probability: of any change, from 0 to 1.
+      contrast_mean: what z is for the contrast: the image's mean "luma", or the mean of each "channel" (SimCLR's released code).
 
     Returns:
       The views, in shape and dtype of `images`.
@@ -62,8 +66,9 @@ def colour_jitter(
         check.number(name, strength, at_least=0)
     check.number("hue", hue, at_least=0, at_most=0.5)
     _images.check_probability(probability)
+    check.choice("contrast_mean", contrast_mean, ("luma", "channel"))
 
-    return _colour_jitter(key, images, index, tuple(strengths.values()), hue, probability)
+    return _colour_jitter(key, images, index, tuple(strengths.values()), hue, probability, contrast_mean == "channel")
 
 
 def greyscale(
@@ -137,26 +142,26 @@ def solarise(
     return _solarise(key, images, index, threshold, probability)
 
 
-@jax.jit
-def _colour_jitter(key, images, index, strengths, hue, probability):
+@partial(jax.jit, static_argnames="by_channel")
+def _colour_jitter(key, images, index, strengths, hue, probability, by_channel):
     def view(key, image):
         *uniform, turn, order, place, chance = jax.random.uniform(key, (7,))
         lowest = [jnp.maximum(0, 1 - strength) for strength in strengths]
         factors = [low + (1 + strength - low) * u for low, strength, u in zip(lowest, strengths, uniform, strict=True)]
         order = jnp.asarray(_ORDERS)[jnp.floor(6 * order).astype(int)]
-        changed = _jitter(image.astype(_images.wide(image)), jnp.stack(factors), order, hue * (2 * turn - 1), jnp.floor(4 * place))
+        changed = _jitter(image.astype(_images.wide(image)), jnp.stack(factors), order, hue * (2 * turn - 1), jnp.floor(4 * place), by_channel)
         return _images.maybe(chance, probability, changed, image)
 
     return per_example(view, key, images, index=index)
 
 
-def _jitter(image, factors, order, turn, place):
+def _jitter(image, factors, order, turn, place, by_channel=False):
     """Brightness, contrast and saturation (0, 1, 2) by their `factors`, in the given order; the hue, by `turn`, after the first `place` of them."""
 
     def blend(image, steps):
         for kind, applied in zip(order, steps, strict=True):
             luma = _images.luma(image)
-            target = jnp.where(kind == 0, 0, jnp.where(kind == 1, jnp.mean(luma), luma))
+            target = jnp.where(kind == 0, 0, jnp.where(kind == 1, jnp.mean(image, axis=(0, 1)) if by_channel else jnp.mean(luma), luma))
             factor = jnp.where(applied, factors[kind], 1)
             image = jnp.clip(factor * image + (1 - factor) * target, 0, 1)
         return image
