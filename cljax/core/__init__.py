@@ -6,6 +6,7 @@ from cljax.core.compat import vary, varying_axes
 from cljax.core.mmd import mmd
 from cljax.core.numerics import safe_norm, safe_normalize, unit_factors
 from cljax.core.permutation import mixed, permutation, permuted, shuffled
+from cljax.core.resample import systematic_resample
 from cljax.core.sampling import gumbel_top_k
 from cljax.core.transport import Transport, sinkhorn
 
@@ -24,6 +25,7 @@ __all__ = [
     "safe_normalize",
     "shuffled",
     "sinkhorn",
+    "systematic_resample",
     "unit_factors",
     "vary",
     "varying_axes",

@@ -5,6 +5,7 @@ from cljax.memory.banks import BankState, bank
 from cljax.memory.clusters import ClusterState, Neighbours, cluster_capacity, cluster_memory, cluster_neighbours, recluster
 from cljax.memory.pair import Memory
 from cljax.memory.queues import QueueState, queue
+from cljax.memory.rationales import RationalesState, rationales
 
 __all__ = [
     "BankState",
@@ -13,11 +14,13 @@ __all__ = [
     "Memory",
     "Neighbours",
     "QueueState",
+    "RationalesState",
     "bank",
     "cluster_capacity",
     "cluster_memory",
     "cluster_neighbours",
     "ema",
     "queue",
+    "rationales",
     "recluster",
 ]

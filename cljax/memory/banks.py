@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer, Num
 
 from cljax.core import check, safe_normalize
 from cljax.core.check import KeyLike
-from cljax.memory.pair import Memory, gather, unit_gaussian
+from cljax.memory.pair import Memory, gather, gathered_slots, unit_gaussian
 
 
 class BankState(NamedTuple):
@@ -69,11 +69,8 @@ def bank(size: int, dim: int, momentum: Num[ArrayLike, ""], *, normalise: bool =
         check.axis("axis_name", axis_name)
         keys, scaled = state.keys, safe_normalize if normalise else jnp.asarray
         features = gather(scaled(lax.stop_gradient(features)).astype(keys.dtype), axis_name)
-        index = gather(jnp.asarray(index).astype(jnp.promote_types(jnp.result_type(index), jnp.int32)), axis_name)
-        index = jnp.where((index >= 0) & (index < size), index, size)  # a negative index would count from the end
-        order = jnp.arange(len(index))
-        last = jnp.zeros(size + 1, jnp.int32).at[index].max(order)[index]
+        index, slots = gathered_slots(index, size, axis_name)
         blended = scaled(momentum * keys[index] + (1 - momentum) * features)
-        return BankState(keys.at[jnp.where(order == last, index, size)].set(blended.astype(keys.dtype), mode="drop"))
+        return BankState(keys.at[slots].set(blended.astype(keys.dtype), mode="drop"))
 
     return Memory(init, update)

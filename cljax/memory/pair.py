@@ -38,3 +38,17 @@ def gather(rows, axis_name):
     places = jnp.zeros((lax.axis_size(axis_name), *rows.shape), rows.dtype)
     places = lax.dynamic_update_index_in_dim(places, rows, lax.axis_index(axis_name), axis=0)
     return lax.psum(places, axis_name).reshape(-1, *rows.shape[1:])
+
+
+def gathered_slots(index, size, axis_name):
+    """Which slots the rows of all devices write, given the index `[B]` of this device's.
+
+    Returns:
+      index: `[devices * B]`, `size` where it lies outside [0, size).
+      slots: likewise, and `size` too for all rows but the last of those with one index: what `.at[slots].set(rows, mode="drop")` takes.
+    """
+    index = gather(jnp.asarray(index).astype(jnp.promote_types(jnp.result_type(index), jnp.int32)), axis_name)
+    index = jnp.where((index >= 0) & (index < size), index, size)  # a negative index would count from the end
+    order = jnp.arange(len(index))
+    last = jnp.zeros(size + 1, jnp.int32).at[index].max(order)[index]
+    return index, jnp.where(order == last, index, size)

@@ -14,6 +14,7 @@ from cljax.metrics.geometry import (
     uniformity,
 )
 from cljax.metrics.neighbours import hubness, knn_accuracy
+from cljax.metrics.policies import grad_variance, kl_regularised_value, regret
 from cljax.metrics.probes import linear_probe, ridge_probe
 from cljax.metrics.ranking import average_precision, average_precision_at_r, label_retrieval, mrr_at_k, ndcg_at_k, r_precision, recall_at_k
 from cljax.metrics.similarity import sts_spearman
@@ -26,8 +27,10 @@ __all__ = [
     "collapse_watch",
     "effective_rank",
     "few_shot_accuracy",
+    "grad_variance",
     "hubness",
     "isotropy",
+    "kl_regularised_value",
     "knn_accuracy",
     "label_retrieval",
     "length_bias",
@@ -41,6 +44,7 @@ __all__ = [
     "prototype_logits",
     "r_precision",
     "recall_at_k",
+    "regret",
     "relative_penalty",
     "ridge_probe",
     "softmax_entropy",

@@ -3,6 +3,7 @@
 from cljax.samplers.active import cas_scores, cas_select, class_transferability, contrastive_margin, select_smallest, shuffled_rows
 from cljax.samplers.balanced import Batches, class_batches, unique_batches
 from cljax.samplers.batches import shuffled_batch, shuffled_batches
+from cljax.samplers.chains import Chain, Terms, generation_pairs, independence_step, subsample_terms
 from cljax.samplers.clips import ClipPair, interval_pmf, sample_clip_pair, sample_interval, spread_clips
 from cljax.samplers.corpora import chunk_stream, corpus_mixture
 from cljax.samplers.devices import Devices, asynchronous, device_distances, select_devices, window
@@ -15,11 +16,13 @@ from cljax.samplers.propensity import draw_negatives, draw_weighted, inverse_pro
 __all__ = [
     "Batches",
     "Buckets",
+    "Chain",
     "ClipPair",
     "Devices",
     "Edges",
     "Episodes",
     "Mined",
+    "Terms",
     "asynchronous",
     "bucket_batches",
     "cas_scores",
@@ -34,7 +37,9 @@ __all__ = [
     "draw_negatives",
     "draw_weighted",
     "few_shot_episodes",
+    "generation_pairs",
     "group_batches",
+    "independence_step",
     "influence",
     "interval_pmf",
     "inverse_propensity",
@@ -49,6 +54,7 @@ __all__ = [
     "shuffled_batches",
     "shuffled_rows",
     "spread_clips",
+    "subsample_terms",
     "unique_batches",
     "window",
 ]
