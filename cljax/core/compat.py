@@ -29,3 +29,9 @@ def vary(tree, axes):
         return lax.pcast(leaf, missing, to="varying") if hasattr(lax, "pcast") else lax.pvary(leaf, missing)
 
     return jax.tree.map(mark, tree)
+
+
+def platform():
+    """Where a new array would lie: `"cpu"`, `"gpu"`, `"tpu"`."""
+    device = jax.config.jax_default_device
+    return jax.default_backend() if device is None else device if isinstance(device, str) else device.platform

@@ -3,12 +3,13 @@
 from cljax.encoders.bag import BagOfTokens
 from cljax.encoders.chain import Chain
 from cljax.encoders.conv1d import ConvNet1D
+from cljax.encoders.conv3d import ConvNet3D
 from cljax.encoders.convolutional import ConvNet
 from cljax.encoders.decoder import Cache, Decoder
 from cljax.encoders.mlp import MLP, Autoencoder, ProjectionHead
 from cljax.encoders.pretrained import load_pretrained, save_pretrained
 from cljax.encoders.protocol import Encoder
-from cljax.encoders.resnet import ResNet, resnet18, resnet50
+from cljax.encoders.resnet import ResNet, ResNet3D, resnet3d50, resnet18, resnet50
 from cljax.encoders.text import TextTransformer
 from cljax.encoders.weight_norm import WeightNormHead
 
@@ -19,15 +20,18 @@ __all__ = [
     "Chain",
     "ConvNet",
     "ConvNet1D",
+    "ConvNet3D",
     "Decoder",
     "Encoder",
     "MLP",
     "ProjectionHead",
     "ResNet",
+    "ResNet3D",
     "TextTransformer",
     "WeightNormHead",
     "load_pretrained",
     "resnet18",
+    "resnet3d50",
     "resnet50",
     "save_pretrained",
 ]

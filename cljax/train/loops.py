@@ -1,6 +1,6 @@
 """Whether a piece of work is worth a compiled loop."""
 
-import jax
+from cljax.core import compat
 
 
 def slow_in_a_loop(trace, platform=None):
@@ -12,7 +12,7 @@ def slow_in_a_loop(trace, platform=None):
       trace: a function that gives the program as `jax.make_jaxpr` does; it is called only where that matters.
       platform: where it will run, `"cpu"`; None is where a new array would lie.
     """
-    return (platform or _platform()) == "cpu" and has_convolution(trace())
+    return (platform or compat.platform()) == "cpu" and has_convolution(trace())
 
 
 def has_convolution(jaxpr):
@@ -22,8 +22,3 @@ def has_convolution(jaxpr):
         return False
     inner = [value for eqn in jaxpr.eqns for entry in eqn.params.values() for value in (entry if isinstance(entry, (tuple, list)) else (entry,))]
     return any(eqn.primitive.name == "conv_general_dilated" for eqn in jaxpr.eqns) or any(map(has_convolution, inner))
-
-
-def _platform():
-    device = jax.config.jax_default_device
-    return jax.default_backend() if device is None else device if isinstance(device, str) else device.platform
