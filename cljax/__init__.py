@@ -3,7 +3,7 @@
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["core", "data", "encoders", "losses", "memory", "metrics", "pairwise", "samplers", "study", "train", "views"]
+__all__ = ["core", "data", "decoding", "encoders", "losses", "memory", "metrics", "pairwise", "retrieval", "samplers", "study", "train", "views"]
 
 
 def __getattr__(name):

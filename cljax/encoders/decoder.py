@@ -146,7 +146,8 @@ class Decoder(nn.Module):
         states = nn.LayerNorm(self.epsilon, self.dtype, use_fast_variance=False, name="norm")(states)[:, real.shape[1] - mask.shape[1] :]
         hidden = jnp.where(mask[..., None], states, 0).astype(jnp.float32)
         hidden = jnp.where(used + real.shape[1] > places, jnp.nan, hidden)
-        logits = jnp.einsum("bld,vd->blv", hidden.astype(self.dtype), tokens.astype(self.dtype), preferred_element_type=jnp.float32)
+        flat = hidden.astype(self.dtype).reshape(-1, self.features)  # XLA:CPU of jax 0.7 has no product of bfloat16 in three axes
+        logits = jnp.matmul(flat, tokens.astype(self.dtype).T, preferred_element_type=jnp.float32).reshape(*hidden.shape[:2], -1)
         if cache is None:
             return hidden, logits
         keys, values = zip(*kept, strict=True)

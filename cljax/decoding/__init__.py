@@ -1,0 +1,20 @@
+"""Decoding: what the next token is, by filters of logits and compiled loops with a cache; any model that gives states and logits will do."""
+
+from cljax.decoding.filters import Filter, compose, contrastive_logits, plausibility, temperature, top_k, top_p, typical
+from cljax.decoding.generate import Generation, generate
+from cljax.decoding.search import contrastive_rank, contrastive_search
+
+__all__ = [
+    "Filter",
+    "Generation",
+    "compose",
+    "contrastive_logits",
+    "contrastive_rank",
+    "contrastive_search",
+    "generate",
+    "plausibility",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical",
+]
