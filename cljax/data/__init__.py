@@ -10,6 +10,7 @@ from cljax.data.models import MODELS, pretrained
 from cljax.data.sources import DebianSource, Source
 from cljax.data.tables import pairs
 from cljax.data.text import Tokens, tokenise, train_tokenizer, words
+from cljax.data.videos import Videos, frames_of, read_clips, videos
 
 __all__ = [
     "DATASETS",
@@ -21,15 +22,19 @@ __all__ = [
     "Pictures",
     "Source",
     "Tokens",
+    "Videos",
     "builder",
     "documented_code",
+    "frames_of",
     "images",
     "lexical_type",
     "load",
     "pairs",
     "pretrained",
     "python_tokens",
+    "read_clips",
     "tokenise",
     "train_tokenizer",
+    "videos",
     "words",
 ]

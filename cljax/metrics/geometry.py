@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
 from cljax import losses, pairwise
 from cljax.core import check, safe_normalize
 from cljax.losses import uniformity as uniformity  # a scalar already
-from cljax.pairwise import Sum
+from cljax.pairwise import Max, Sum
 
 
 def alignment(
@@ -151,6 +151,42 @@ def softmax_entropy(scores: Num[ArrayLike, "*B N"], *, k: int | None = None, tem
     check.integer("k", total if k is None else k, at_least=1, at_most=total)
     scores = jnp.asarray(scores, jnp.promote_types(jnp.result_type(scores), jnp.float32))
     return penalty_entropy(scores if k is None else lax.top_k(scores, k)[0], temperature)
+
+
+def contrast_accuracy(
+    a: Float[ArrayLike, "B D"],
+    b: Float[ArrayLike, "B D"],
+    *,
+    similarity: str = "cosine",
+    axis_name: str | None = None,
+) -> Float[Array, " B"]:
+    r"""Whether each row of `a` is nearer to its own row of `b` than to any other of the batch: how far the contrastive task is solved.
+
+    Args:
+      a, b: `[B, D]` embeddings; row i belongs to row i.
+      similarity: as in `pairwise.reduce`.
+      axis_name: the mapped axis over which the batch is split; each row is compared with those of all devices.
+
+    Returns:
+      float32 `[B]`, 1 where it is, 0 where another is as near, NaN where either embedding or another of `b` is.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or kind.
+
+    Reference: a diagnostic in the released code of Qian et al., "Spatiotemporal Contrastive Video Representation Learning", CVPR 2021.
+
+    >>> contrast_accuracy(jnp.array([[1.0, 0.0], [0.6, 0.8]]), jnp.array([[0.8, 0.6], [0.9, 0.1]])).tolist()
+    [0.0, 0.0]
+    """
+    check.arrays(a=(a, "B D"), b=(b, "B D"))
+    index = pairwise.index(jnp.shape(a)[0], axis_name)
+
+    def terms(scores, row, column, _):
+        return {"own": Sum(scores, where=row == column), "others": Max(scores, where=row != column)}
+
+    found = pairwise.reduce(a, b, terms, rows=index, columns=index, similarity=similarity, axis_name=axis_name)
+    ahead = found["own"] - found["others"][0]
+    return jnp.where(jnp.isnan(ahead), jnp.nan, ahead > 0)
 
 
 def length_bias(

