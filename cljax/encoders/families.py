@@ -1,4 +1,4 @@
-"""How models of BERT's family are written down: the names of their settings and of their tensors."""
+"""How models of BERT's and GPT-2's families are written down: the names of their settings and of their tensors."""
 
 from typing import NamedTuple
 
@@ -8,10 +8,14 @@ class Family(NamedTuple):
 
     Attributes:
       prefix: what stands before all names of tensors where a head was added to the model.
-      config: the names in `config.json`, by those of `TextTransformer`.
+      config: the names in `config.json`, by those of the module's attributes.
       fixed: what `config.json` must say, where it says it.
       block: the names of a block's tensors begin so.
       tensors: the other names, by those of the parameters: `.weight` and `.bias` follow; of several the rows stand one below the other.
+      turned: whether the weights of linear layers are `[outputs, inputs]`.
+      optional: the attributes that `config.json` may leave out.
+      same: a tensor that may be there again by another name, `{other: name}`.
+      constants: the ends of the names of tensors that hold nothing that was learned.
     """
 
     prefix: str
@@ -19,6 +23,10 @@ class Family(NamedTuple):
     fixed: dict
     block: str
     tensors: dict
+    turned: bool = True
+    optional: tuple = ()
+    same: dict = {}
+    constants: tuple = ()
 
 
 BERT = Family(
@@ -74,4 +82,46 @@ DISTILBERT = Family(
         "perceptron_norm": ("output_layer_norm",),
     },
 )
-FAMILIES = {"bert": BERT, "distilbert": DISTILBERT, "roberta": BERT._replace(prefix="roberta."), "xlm-roberta": BERT._replace(prefix="roberta.")}
+GPT2 = Family(
+    prefix="transformer.",
+    config={
+        "vocab_size": "vocab_size",
+        "features": "n_embd",
+        "layers": "n_layer",
+        "heads": "n_head",
+        "hidden": "n_inner",
+        "max_length": "n_positions",
+        "dropout": "resid_pdrop",
+        "epsilon": "layer_norm_epsilon",
+    },
+    fixed={
+        "activation_function": "gelu_new",
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+        "tie_word_embeddings": True,
+    },
+    block="h.{}.",
+    tensors={
+        "tokens": ("wte",),
+        "positions": ("wpe",),
+        "norm": ("ln_f",),
+        "query_key_value": ("attn.c_attn",),
+        "attention": ("attn.c_proj",),
+        "attention_norm": ("ln_1",),
+        "hidden": ("mlp.c_fc",),
+        "perceptron": ("mlp.c_proj",),
+        "perceptron_norm": ("ln_2",),
+    },
+    turned=False,
+    optional=("hidden", "dropout"),
+    same={"lm_head.weight": "wte.weight"},
+    constants=(".attn.bias", ".attn.masked_bias"),
+)
+FAMILIES = {
+    "bert": BERT,
+    "distilbert": DISTILBERT,
+    "roberta": BERT._replace(prefix="roberta."),
+    "xlm-roberta": BERT._replace(prefix="roberta."),
+    "gpt2": GPT2,
+}

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cljax.core.texts import read_tokenizer
-from cljax.encoders.families import BERT, DISTILBERT, FAMILIES
+from cljax.encoders.decoder import Decoder
+from cljax.encoders.families import BERT, DISTILBERT, FAMILIES, GPT2
 from cljax.encoders.text import TextTransformer
 
 _WEIGHTS = "model.safetensors"
@@ -20,23 +21,24 @@ _POOLS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
 _MODULES = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
 
 
-def load_pretrained(folder: str | os.PathLike, **options: Any) -> tuple[TextTransformer, Any, Any]:
-    """Reads a model of BERT's family from a folder: nothing is downloaded, and nothing in it is run.
+def load_pretrained(folder: str | os.PathLike, **options: Any) -> tuple[TextTransformer | Decoder, Any, Any]:
+    """Reads a model of BERT's or GPT-2's family from a folder: nothing is downloaded, and nothing in it is run.
 
-    Every tensor is accounted for. Where `modules.json` is there, the pool, the normalisation and the longest text are what the model was trained
+    Every tensor is accounted for. Where `modules.json` is there, the pool, the normalisation and the longest text are what an encoder was trained
     with; otherwise the pool is the mean. What the model doesn't need (the pooler, a head for another task) is named in one warning.
 
     Args:
       folder: with `config.json`, `model.safetensors` (or its parts, and their index) and `tokenizer.json`; `modules.json`, `1_Pooling/config.json`
-        and `sentence_bert_config.json` where there are any. `model_type` is one of bert, distilbert, roberta and xlm-roberta.
-      **options: attributes of `TextTransformer` to be others than the folder says, such as `pool=None`, `dropout=0.0` or `dtype=jnp.bfloat16`.
+        and `sentence_bert_config.json` where there are any. `model_type` is one of bert, distilbert, roberta, xlm-roberta and gpt2.
+      **options: attributes of the module to be others than the folder says, such as `pool=None`, `dropout=0.0` or `dtype=jnp.bfloat16`.
 
     Returns:
-      `(module, params, tokenizer)`: a `TextTransformer`, its variables in float32, and a `tokenizers.Tokenizer` that cuts to the longest length.
+      `(module, params, tokenizer)`: a `TextTransformer` (of gpt2 a `Decoder`), its variables in float32, and a `tokenizers.Tokenizer` that cuts to
+      the longest length.
 
     Raises:
       TypeError: the folder is no path, or an option no attribute.
-      ValueError: a file is missing or damaged, the model is of a kind that `TextTransformer` is not, or tensors are missing or of another shape: the
+      ValueError: a file is missing or damaged, the model is of a kind that the module is not, or tensors are missing or of another shape: the
         message names them all.
     """
     folder = _folder(folder)
@@ -47,8 +49,8 @@ def load_pretrained(folder: str | os.PathLike, **options: Any) -> tuple[TextTran
     settings = _settings(folder / "config.json", config, family)
     skipped = config.get("pad_token_id", 1) + 1 if "roberta" in config["model_type"] else 0  # its first places are nobody's
     settings["max_length"] -= skipped
-    longest, modules = _sentence_settings(folder)
-    module = TextTransformer(**settings | modules | options)
+    longest, modules = (None, {}) if family is GPT2 else _sentence_settings(folder)
+    module = (Decoder if family is GPT2 else TextTransformer)(**settings | modules | options)
     tokenizer = read_tokenizer(folder / "tokenizer.json")
     if (size := tokenizer.get_vocab_size()) > module.vocab_size:
         raise ValueError(f"{folder / 'tokenizer.json'} has {size} tokens, more than the {module.vocab_size} of the model")
@@ -58,6 +60,10 @@ def load_pretrained(folder: str | os.PathLike, **options: Any) -> tuple[TextTran
     tensors = {_plain_name(name, family): tensor for name, tensor in tensors.items()}
     if skipped and "embeddings.position_embeddings.weight" in tensors:
         tensors["embeddings.position_embeddings.weight"] = tensors["embeddings.position_embeddings.weight"][skipped:]
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(family.constants)}
+    for name, first in family.same.items():
+        if {name, first} <= tensors.keys() and not np.array_equal(tensors.pop(name), tensors[first]):
+            raise ValueError(f"{name} of {folder} must be equal to {first}: the module has one table for both")
     params, surplus = _assemble(folder, module, family, tensors)
     if surplus:
         warnings.warn(f"{len(surplus)} tensors of {folder} are not part of the model and were left out: {', '.join(surplus)}", stacklevel=2)
@@ -136,12 +142,13 @@ def save_pretrained(folder: str | os.PathLike, module: TextTransformer, params: 
 
 def _settings(path, config, family):
     """The attributes of the module that `config.json` states."""
-    if missing := [theirs for theirs in family.config.values() if theirs not in config]:
+    names = {ours: theirs for ours, theirs in family.config.items() if theirs in config or ours not in family.optional}
+    if missing := [theirs for theirs in names.values() if theirs not in config]:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
     for name, wanted in family.fixed.items():
         if config.get(name, wanted) != wanted:
             raise ValueError(f"{path} must have {name}={wanted!r}, got {config[name]!r}")
-    return {ours: config[theirs] for ours, theirs in family.config.items()}
+    return {ours: config[theirs] for ours, theirs in names.items()}
 
 
 def _sentence_settings(folder):
@@ -204,7 +211,8 @@ def _layout(module, family):
         block = family.block.format(keys[0].removeprefix("block_")) if keys[0].startswith("block_") else ""
         keys = keys[1:] if block else keys
         ending = "bias" if keys[-1] == "bias" else "weight"
-        layout.append((jax.tree_util.keystr(path), leaf.shape, [f"{block}{name}.{ending}" for name in family.tensors[keys[0]]], keys[-1] == "kernel"))
+        names = [f"{block}{name}.{ending}" for name in family.tensors[keys[0]]]
+        layout.append((jax.tree_util.keystr(path), leaf.shape, names, family.turned and keys[-1] == "kernel"))
     return shapes, layout
 
 
