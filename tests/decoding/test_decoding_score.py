@@ -1,0 +1,72 @@
+"""The logits of continuations that are there already are those of the text as a whole, wherever prompts are padded."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cljax import decoding, encoders, losses
+
+MODEL = encoders.Decoder(11, 8, layers=2, heads=2, max_length=16)
+RNG = np.random.default_rng(0)
+PROMPT, TOKENS = RNG.integers(1, 11, (3, 4)), RNG.integers(1, 11, (3, 2, 5))
+PARAMS = jax.jit(MODEL.init)(jax.random.key(0), PROMPT)
+LENGTHS, KEPT = np.array([4, 1, 3]), np.array([[5, 2], [1, 5], [3, 4]])
+TOKEN_MASK = np.arange(5) < KEPT[..., None]
+
+
+@jax.jit
+def score(prompt, mask, tokens, token_mask):
+    return decoding.continuation_logits(MODEL.apply, PARAMS, prompt, tokens, mask=mask, token_mask=token_mask)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_logits_are_those_of_each_text_alone(side):
+    place = np.arange(4) if side == "right" else np.arange(4)[::-1]
+    mask = place < LENGTHS[:, None]
+    found = score(PROMPT, mask, TOKENS, TOKEN_MASK)
+    assert found.shape == (3, 2, 5, 11)
+    for row in range(3):
+        for sample in range(2):
+            kept = KEPT[row, sample]
+            text = np.concatenate([PROMPT[row][mask[row]], TOKENS[row, sample, :kept]])
+            alone = MODEL.apply(PARAMS, text[None])[1][0, LENGTHS[row] - 1 : -1]
+            np.testing.assert_allclose(found[row, sample, :kept], alone, atol=1e-5)
+
+
+def test_they_give_the_log_probabilities_that_generate_tells():
+    mask = np.arange(4) < LENGTHS[:, None]
+    drawn = decoding.generate(jax.random.key(1), MODEL.apply, PARAMS, PROMPT, mask=mask, steps=5, samples=2, stop=3)
+    logits = score(PROMPT, mask, drawn.tokens, drawn.mask)
+    np.testing.assert_allclose(losses.sequence_logprob(logits, drawn.tokens, drawn.mask), drawn.log_probs.sum(axis=2), atol=1e-4)
+    one = decoding.continuation_logits(MODEL.apply, PARAMS, PROMPT, drawn.tokens[:, 1], mask=mask, token_mask=drawn.mask[:, 1])
+    np.testing.assert_allclose(one, logits[:, 1], atol=1e-5)
+
+
+def test_a_prefix_goes_in_front_and_a_prompt_without_a_token_shows():
+    prefix = jnp.asarray(RNG.normal(size=(3, 2, 8)), jnp.float32)
+    found = decoding.continuation_logits(MODEL.apply, PARAMS, PROMPT, TOKENS[:, 0], prefix=prefix)
+    whole = MODEL.apply(PARAMS, np.concatenate([PROMPT, TOKENS[:, 0]], axis=1), prefix=prefix)[1]
+    np.testing.assert_allclose(found, whole[:, 3:-1], atol=1e-5)
+    empty = score(PROMPT, np.array([[True] * 4, [False] * 4, [True] * 4]), TOKENS, TOKEN_MASK)
+    assert np.isnan(empty[1, :, 0]).all() and np.isfinite(empty[jnp.array([0, 2])]).all()
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    "call, error, match",
+    [
+        (lambda: decoding.continuation_logits(MODEL, PARAMS, PROMPT, TOKENS[:2]), ValueError, r"tokens must have shape \[3, T\] or \[3, S, T\]"),
+        (lambda: decoding.continuation_logits(MODEL.apply, PARAMS, PROMPT, np.float32(TOKENS)), TypeError, "tokens must have dtype int"),
+        (
+            lambda: decoding.continuation_logits(MODEL.apply, PARAMS, PROMPT, TOKENS, token_mask=TOKEN_MASK[0]),
+            ValueError,
+            r"token_mask must have the shape of tokens, \[3, 2, 5\]",
+        ),
+        (lambda: decoding.continuation_logits(MODEL.apply, PARAMS, PROMPT[:, :0], TOKENS), ValueError, "prompt and tokens must hold a token each"),
+        (lambda: decoding.continuation_logits("model", PARAMS, PROMPT, TOKENS), TypeError, "apply must be a function, got str"),
+    ],
+)
+def test_bad_input_is_named(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
