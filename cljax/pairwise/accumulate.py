@@ -45,6 +45,15 @@ def join(kind, one, other):
     return top, _rescaled(highest, second, top) + _rescaled(other_highest, other_second, top)
 
 
+def joined(kind, parts):
+    """The reduction of all parts along a leading axis; not of a `Max`."""
+    if kind is Sum:
+        return jnp.sum(parts, axis=0)
+    highest, total = parts
+    top = jnp.max(highest, axis=0)
+    return top, jnp.sum(_rescaled(highest, total, top), axis=0)
+
+
 def finish(kind, part):
     """The result."""
     if kind is Sum or kind is Max:
@@ -54,14 +63,13 @@ def finish(kind, part):
 
 
 def share(kind, value, where, result, axis, first):
-    """The derivative of a result with respect to the entries of a block."""
+    """The derivative of a result, `[b, 1]` or `[1, n]`, with respect to the entries of a block."""
     if kind is Sum:
         return jnp.ones((), value.dtype) if where is None else where.astype(value.dtype)
     if kind is Max:
-        chosen = first + lax.broadcasted_iota(jnp.int32, value.shape, axis) == jnp.expand_dims(result[1], axis)
+        chosen = first + lax.broadcasted_iota(jnp.int32, value.shape, axis) == result[1]
         return jnp.where(chosen if where is None else where & chosen, 1, 0).astype(value.dtype)
-    total = jnp.expand_dims(jnp.where(result == -jnp.inf, 0, result), axis)
-    return jnp.exp((value if where is None else jnp.where(where, value, -jnp.inf)) - total)
+    return jnp.exp((value if where is None else jnp.where(where, value, -jnp.inf)) - jnp.where(result == -jnp.inf, 0, result))
 
 
 def both_log_sum_exps(value, where):
@@ -79,7 +87,7 @@ def both_log_sum_exps(value, where):
 
 
 def both_shares(value, where, results, cotangents):
-    """The sum over both axes of `share` times cotangent for `both_log_sum_exps`."""
+    """The sum over both axes of `share` times cotangent for `both_log_sum_exps`; results and cotangents are `[1, n]` and `[b, 1]`."""
     value = value if where is None else jnp.where(where, value, -jnp.inf)
     highest = jnp.maximum(*(jnp.max(result) for result in results))
     lowest = jnp.minimum(*(jnp.min(jnp.where(result == -jnp.inf, jnp.inf, result)) for result in results))
@@ -88,11 +96,11 @@ def both_shares(value, where, results, cotangents):
         weights = [
             jnp.where(result == -jnp.inf, 0, cotangent * jnp.exp(highest - result)) for result, cotangent in zip(results, cotangents, strict=True)
         ]
-        return jnp.exp(value - highest) * (weights[0] + weights[1][:, None])
+        return jnp.exp(value - highest) * (weights[0] + weights[1])
 
     def apart(value):
         parts = zip(results, cotangents, (0, 1), strict=True)
-        return sum(share(LogSumExp, value, None, result, axis, 0) * jnp.expand_dims(cotangent, axis) for result, cotangent, axis in parts)
+        return sum(share(LogSumExp, value, None, result, axis, 0) * cotangent for result, cotangent, axis in parts)
 
     return lax.cond(highest - lowest < _RANGE, together, apart, value)
 

@@ -13,12 +13,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from cljax.core import vary, varying_axes
-from cljax.pairwise import accumulate, blocks
+from cljax.pairwise import accumulate, blocks, kernel
 from cljax.pairwise import similarity as sim
 from cljax.pairwise.closures import hoist, partition
 from cljax.pairwise.dense import spread
 from cljax.pairwise.ring import around
 from cljax.pairwise.terms import Max
+
+_BLOCK_ON_CPU = 1024  # rows and columns: 4 MB of scores, which stay in the cache
+_BLOCK = 8192  # elsewhere: on an H200 smaller ones don't fill the device
 
 
 class _Inputs(NamedTuple):
@@ -54,6 +57,7 @@ class _Plan(NamedTuple):
     mirrored: bool  # whether the queries are their own keys, so that a block also stands for its mirror image
     narrow: bool  # whether products are made in bfloat16
     keep: bool  # whether the products of the forward pass are kept for the backward pass
+    tile_terms: Callable | None  # `terms` of a tile of the GPU kernel; None: plain operations do the work
 
     @property
     def entries(self):
@@ -68,38 +72,50 @@ class _Plan(NamedTuple):
         return jnp.arange(rows * (rows + 1) // 2 if self.mirrored else rows * columns, dtype=jnp.int32)
 
 
+class _Line(NamedTuple):
+    """What is known of a block's rows, each leaf `[b, 1, ...]`, or of its columns, `[1, n, ...]`."""
+
+    leaves: Any
+    units: Any
+    new: Any  # those that no earlier block holds; None where all are new
+    results: Any = ()
+
+
 class _Block(NamedTuple):
     at: Any  # where its columns and its rows start: `at[axis]` is where a reduction along `axis` stands, `at[1 - axis]` where its entries do
-    new: Any  # [b, n], the pairs that no earlier block holds; None where all are new
-    off_diagonal: Any  # whether its mirror image is another block
     left: Any  # the queries' factor of the product
     right: Any
-    row: Any
-    column: Any
-    products: Any
-    finish: Callable  # from products to scores
+    row: _Line
+    column: _Line
+    off_diagonal: Any  # whether its mirror image is another block; None where blocks have none
+    first: Any  # the indices of its first key and of its first query, among those of all devices
 
 
 def reduce(queries, keys, terms, rows, columns, params, similarity, centre, *, block_size, keep=False, ring=None):
-    """As `dense.reduce`, in blocks of at most `block_size` rows and columns.
+    """As `dense.reduce`, in blocks of at most `block_size` rows and columns, or None to choose.
 
     `keys=None` where the queries are their own keys. `keep` holds all scores for the gradient. `ring` is the axis over which the keys
     travel, if they do.
     """
-    mirrored = keys is None and len(queries) > block_size  # a single block has no mirror image
+    narrow = sim.narrow(similarity, queries, queries if keys is None else keys)
+    by_kernel = narrow and kernel.at_hand() and not (keep and len(queries) * len(queries if keys is None else keys) < kernel.PAIRS)
+    tile_terms = _tile_terms(queries, keys, terms, rows, columns, params, block_size) if by_kernel else None
+    keep = keep and tile_terms is None
+    size = block_size or (_BLOCK_ON_CPU if jax.default_backend() == "cpu" else kernel.BLOCK if tile_terms else _BLOCK)
+    mirrored = keys is None and len(queries) > size  # a single block has no mirror image
     keys, columns = (queries, rows) if keys is None else (keys, columns)
     lengths, dtype = (len(queries), len(keys)), sim.accumulator(queries, keys)
-    sizes = tuple(min(block_size, length) for length in lengths)
+    sizes = tuple(min(size, length) for length in lengths)
     axes = varying_axes(queries, keys, rows, columns, params)
     block = vary(jnp.zeros(sizes, dtype), axes)
-    terms, hoisted, layout, structure, twins = hoist(
+    terms, hoisted, layout, structure, twins, _ = hoist(
         terms, mirrored, block, blocks.row(rows, 0, sizes[0]), blocks.column(columns, 0, sizes[1]), params
     )
     # What `terms` closes over keeps its type: its derivative is summed over the mesh where the closure itself mixed it in.
     axes |= varying_axes(hoisted)
-    twins = twins if jax.default_backend() == "cpu" else []  # on a GPU exponentials cost less than the pass over memory that sharing them takes
-    narrow = sim.narrow(similarity, queries, keys)
-    plan = _Plan(terms, layout, twins, similarity, sizes, lengths, dtype, axes, ring, mirrored, narrow, keep)
+    if tile_terms is None and jax.default_backend() != "cpu":
+        twins = []  # exponentials cost less than the pass over memory that sharing them takes
+    plan = _Plan(terms, layout, twins, similarity, sizes, lengths, dtype, axes, ring, mirrored, narrow, keep, tile_terms)
     inputs = (queries, None, rows, None, params) if mirrored else (queries, keys, rows, columns, params)
     *inputs, centre = vary((*inputs, centre), axes)
     floats, others, join = partition(_Inputs(*inputs, hoisted))
@@ -130,30 +146,31 @@ def reduce(queries, keys, terms, rows, columns, params, similarity, centre, *, b
     return run(floats, others, centre), structure, layout
 
 
+def _tile_terms(queries, keys, terms, rows, columns, params, block_size):
+    """`terms` for the tiles of the GPU kernel; None where it can't do what they ask for."""
+    size = block_size or kernel.BLOCK
+    mirrored = keys is None and len(queries) > size
+    keys, columns = (queries, rows) if keys is None else (keys, columns)
+    if not kernel.fits(queries.shape[1], min(size, len(queries)), min(size, len(keys))):
+        return None
+    tile = jnp.zeros(kernel.TILE), blocks.row(rows, 0, kernel.TILE[0]), blocks.column(columns, 0, kernel.TILE[1]), params
+    terms, hoisted, layout, *_, traced = hoist(terms, mirrored, *vary(tile, varying_axes(queries, keys, rows, columns, params)))
+    return terms if all(kind is not Max for kind, _ in layout) and kernel.takes(traced, (rows, columns), (params, hoisted)) else None
+
+
 def _forward(plan, inputs, centre):
     """The results, and the products of every block or None."""
     left, right, shared = _sides(plan, inputs, centre)
+    parts = _parts if plan.tile_terms is None else _parts_by_kernel
 
     def visit(of_rows, of_columns, right, source):
-        offsets = _offsets(plan, source)
-
         def over(seen, number):
-            block = _block(plan, left, right, centre, number)
-            found = plan.terms(shared[1], block.finish(block.products), block.row, block.column, shared[0])
-            found = [
-                spread((value, _kept(block, where, entry[3])), plan.sizes, plan.dtype)
-                for entry, (value, where) in zip(plan.entries, found, strict=True)
-            ]
-            new = {}
-            for p, q in plan.twins:
-                parts = accumulate.both_log_sum_exps(*found[p])
-                new |= {entry: parts[plan.entries[entry][2]] for entry in (p, q)}
-            for entry, (n, kind, axis, _) in enumerate(plan.entries):
-                if entry not in new:
-                    new[entry] = accumulate.reduced(kind, *found[entry], axis, block.at[1 - axis] + offsets[1 - axis])
+            block = _block(plan, left, right, centre, number, source)
+            products = None if plan.tile_terms else sim.product(block.left, block.right)
+            for (n, kind, axis, _), new in zip(plan.entries, parts(plan, block, products, shared), strict=True):
                 part = blocks.cut(seen[n], block.at[axis], plan.sizes[1 - axis])
-                seen[n] = blocks.put(seen[n], block.at[axis], accumulate.join(kind, part, new[entry]))
-            return seen, block.products if plan.keep else None
+                seen[n] = blocks.put(seen[n], block.at[axis], accumulate.join(kind, part, new))
+            return seen, products if plan.keep else None
 
         seen, products = lax.scan(over, _together(plan, of_rows, of_columns), plan.numbers)
         return *_apart(plan, seen), products
@@ -180,34 +197,19 @@ def _backward(plan, inputs, centre, results, cotangents, products, of_products):
     of_rows, of_columns = _apart(plan, results)
     left, right = left._replace(leaves=row_leaves, results=of_rows), right._replace(leaves=column_leaves, results=of_columns)
 
+    joins = join_row, join_column, join_shared
+    pull = _pull if plan.tile_terms is None else _pull_by_kernel
+
     def visit(local, gathered, right, source):
-        offsets, results = _offsets(plan, source), _together(plan, left.results, right.results)
+        results = _together(plan, left.results, right.results)
 
         def over(carry, step):
             number, products, of_products = step
             (left_sum, row_sum, shared_sum), (right_sum, column_sum) = carry
-            block = _block(plan, left, right, centre, number, products)
-            (row, fixed_row), (column, fixed_column) = block.row, block.column
-
-            def values(products, row, column, shared):
-                params, hoisted = join_shared(shared, shared_others)
-                found = plan.terms(hoisted, block.finish(products), join_row(row, fixed_row), join_column(column, fixed_column), params)
-                pairs = [spread(term, plan.sizes, plan.dtype) for term in found]
-                return vary([value for value, _ in pairs], plan.axes), [where for _, where in pairs]
-
-            found, pull, masks = jax.vjp(values, block.products, row, column, shared, has_aux=True)
-            cuts = [blocks.cut(results[n], block.at[axis], plan.sizes[1 - axis]) for n, _, axis, _ in plan.entries]
-            pushed = [None] * len(found)
-            for p, q in plan.twins:
-                of_axis = {plan.entries[entry][2]: cuts[entry] for entry in (p, q)}
-                pushed[p] = accumulate.both_shares(found[p], _kept(block, masks[p], False), *zip(of_axis[0], of_axis[1], strict=True))
-                pushed[q] = jnp.zeros_like(found[q])
-            for entry, (_, kind, axis, mirror) in enumerate(plan.entries):
-                if pushed[entry] is None:
-                    (result, cotangent), where = cuts[entry], _kept(block, masks[entry], mirror)
-                    share = accumulate.share(kind, found[entry], where, result, axis, block.at[1 - axis] + offsets[1 - axis])
-                    pushed[entry] = jnp.broadcast_to(share * jnp.expand_dims(cotangent, axis), plan.sizes)
-            part, row_part, column_part, shared_part = pull(pushed)
+            block = _with_results(plan, _block(plan, left, right, centre, number, source), results)
+            if products is None and plan.tile_terms is None:
+                products = sim.product(block.left, block.right)
+            part, row_part, column_part, shared_part = pull(plan, block, products, (shared, shared_others), joins)
             part = part if of_products is None else part + of_products
             part = part.astype(block.left.dtype) if plan.narrow else part
             column_at, row_at = block.at
@@ -244,6 +246,116 @@ def _backward(plan, inputs, centre, results, cotangents, products, of_products):
     return [of_queries.astype(left.vectors.dtype), of_keys.astype(right.vectors.dtype), *row_sum, *column_sum, *shared_sum]
 
 
+# The work on one block, or on one tile of it.
+
+
+def _parts(plan, block, products, shared):
+    """What the reductions find in the block, one for each of `plan.entries`."""
+    found = plan.terms(shared[1], _scores(plan, block, products), block.row.leaves, block.column.leaves, shared[0])
+    found = [
+        spread((value, _kept(block, where, entry[3])), products.shape, plan.dtype) for entry, (value, where) in zip(plan.entries, found, strict=True)
+    ]
+    new = {}
+    for p, q in plan.twins:
+        both = accumulate.both_log_sum_exps(*found[p])
+        new |= {entry: both[plan.entries[entry][2]] for entry in (p, q)}
+    for entry, (_, kind, axis, _) in enumerate(plan.entries):
+        if entry not in new:
+            new[entry] = accumulate.reduced(kind, *found[entry], axis, block.first[1 - axis])
+    return [new[entry] for entry in range(len(found))]
+
+
+def _pull(plan, block, products, shared, joins):
+    """The derivatives of the results with respect to the block's products, to the float leaves of its rows and columns, and to what is shared."""
+    (row, fixed_row), (column, fixed_column), (shared, fixed_shared) = block.row.leaves, block.column.leaves, shared
+    join_row, join_column, join_shared = joins
+
+    def values(products, row, column, shared):
+        params, hoisted = join_shared(shared, fixed_shared)
+        found = plan.terms(hoisted, _scores(plan, block, products), join_row(row, fixed_row), join_column(column, fixed_column), params)
+        pairs = [spread(term, products.shape, plan.dtype) for term in found]
+        return vary([value for value, _ in pairs], plan.axes), [where for _, where in pairs]
+
+    found, pull, masks = jax.vjp(values, products, row, column, shared, has_aux=True)
+    lines = {1: iter(block.row.results), 0: iter(block.column.results)}
+    results = [next(lines[axis]) for _, _, axis, _ in plan.entries]
+    pushed = [None] * len(found)
+    for p, q in plan.twins:
+        of_axis = {plan.entries[entry][2]: results[entry] for entry in (p, q)}
+        pushed[p] = accumulate.both_shares(found[p], _kept(block, masks[p], False), *zip(of_axis[0], of_axis[1], strict=True))
+        pushed[q] = jnp.zeros_like(found[q])
+    for entry, (_, kind, axis, mirror) in enumerate(plan.entries):
+        if pushed[entry] is None:
+            (result, cotangent), where = results[entry], _kept(block, masks[entry], mirror)
+            share = accumulate.share(kind, found[entry], where, result, axis, block.first[1 - axis])
+            pushed[entry] = jnp.broadcast_to(share * cotangent, products.shape)
+    return pull(pushed)
+
+
+def _scores(plan, block, products):
+    return sim.finish(plan.similarity, products, block.row.units, block.column.units, plan.narrow)
+
+
+def _kept(block, where, mirror):
+    """A term's mask without the pairs that an earlier block holds and, for a mirror image, without the diagonal, which is its own."""
+    masks = [where, block.row.new, block.column.new, block.off_diagonal if mirror else None]
+    masks = [mask for mask in masks if mask is not None]
+    return functools.reduce(jnp.logical_and, masks) if masks else None
+
+
+# The same by the GPU kernel, which never writes the products. Its derivative, for those who differentiate twice, is that of the plain operations.
+
+
+def _parts_by_kernel(plan, block, _, shared):
+    def work(*of_block):
+        return [
+            jax.tree.map(lambda x, axis=axis: jnp.expand_dims(x, axis), part)
+            for (_, _, axis, _), part in zip(plan.entries, _parts(*of_block), strict=True)
+        ]
+
+    def join(made):
+        return [accumulate.joined(kind, part) for (_, kind, _, _), part in zip(plan.entries, made, strict=True)]
+
+    found = _by_kernel(plan, block, shared, work, join, warps=4)
+    return [jax.tree.map(lambda x, axis=axis: jnp.squeeze(x, axis), part) for (_, _, axis, _), part in zip(plan.entries, found, strict=True)]
+
+
+def _pull_by_kernel(plan, block, _, shared, joins):
+    def work(*of_block):
+        part, *others = _pull(*of_block, joins)
+        return part.astype(block.left.dtype), *others
+
+    def join(made):
+        return made[0], *jax.tree.map(lambda x: jnp.sum(x, axis=0), made[1:])
+
+    return _by_kernel(plan, block, shared, work, join, warps=8)  # more to hold: with 4 warps the registers don't do
+
+
+def _by_kernel(plan, block, shared, work, join, warps):
+    """`work(plan, block, products, shared)`; `join` makes what it returns from what `kernel.tiles` makes of it."""
+    small = plan._replace(terms=plan.tile_terms, axes=frozenset())
+
+    @jax.custom_jvp
+    def run(left, right, row, column, rest):
+        (rows, of_row), (columns, of_column), (scalars, of_rest) = map(jax.tree.flatten, (row, column, rest))
+
+        def of_tile(products, rows, columns, scalars):
+            lines = jax.tree.unflatten(of_row, rows), jax.tree.unflatten(of_column, columns)
+            off_diagonal, shared = jax.tree.unflatten(of_rest, scalars)
+            return work(small, _Block(None, None, None, *lines, off_diagonal, (0, 0)), products, shared)
+
+        return join(kernel.tiles(of_tile, left, right, rows, columns, scalars, warps))
+
+    @run.defjvp
+    def by_plain_operations(primals, tangents):
+        def same(left, right, row, column, rest):
+            return work(plan, _Block(None, left, right, row, column, rest[0], (0, 0)), sim.product(left, right), rest[1])
+
+        return jax.jvp(same, primals, tangents)
+
+    return run(block.left, block.right, block.row, block.column, (block.off_diagonal, shared))
+
+
 # Sides and blocks.
 
 
@@ -258,44 +370,41 @@ def _load(plan, name, side, centre):
     return sim.load(plan.similarity, name, side.vectors, side.units, centre, plan.narrow)
 
 
-def _block(plan, left, right, centre, number, products=None):
-    """Block `number`; its products are made unless they are given."""
+def _block(plan, left, right, centre, number, source):
     rows = -(-plan.lengths[0] // plan.sizes[0])
     i, j = number % rows, number // rows
     j = (i + j) % rows if plan.mirrored else j  # i and the one that stands j places further, round and round: every pair once
     row_at, new_rows = blocks.span(i, plan.sizes[0], plan.lengths[0])
     column_at, new_columns = blocks.span(j, plan.sizes[1], plan.lengths[1])
     whole = all(length % size == 0 for length, size in zip(plan.lengths, plan.sizes, strict=True))
+    first = column_at, row_at
+    if source is not None:  # the keys travel
+        first = column_at + source * plan.lengths[1], row_at + lax.axis_index(plan.ring).astype(jnp.int32) * plan.lengths[0]
     left, right = (
         side._replace(**blocks.cut(dict(vectors=side.vectors, units=side.units, leaves=side.leaves), at, size))
         for side, at, size in ((left, row_at, plan.sizes[0]), (right, column_at, plan.sizes[1]))
     )
-    left_factor, right_factor = _load(plan, "left", left, centre), _load(plan, "right", right, centre)
     return _Block(
         at=(column_at, row_at),
-        new=None if whole else new_rows[:, None] & new_columns,
+        left=_load(plan, "left", left, centre),
+        right=_load(plan, "right", right, centre),
+        row=_Line(jax.tree.map(lambda leaf: leaf[:, None], left.leaves), left.units, None if whole else new_rows[:, None]),
+        column=_Line(
+            jax.tree.map(lambda leaf: leaf[None], right.leaves),
+            jax.tree.map(jnp.transpose, right.units),
+            None if whole else new_columns[None],
+        ),
         off_diagonal=i != j if plan.mirrored else None,
-        left=left_factor,
-        right=right_factor,
-        row=jax.tree.map(lambda leaf: leaf[:, None], left.leaves),
-        column=jax.tree.map(lambda leaf: leaf[None], right.leaves),
-        products=sim.product(left_factor, right_factor) if products is None else products,
-        finish=lambda products: sim.finish(plan.similarity, products, left.units, right.units, plan.narrow),
+        first=first,
     )
 
 
-def _kept(block, where, mirror):
-    """A term's mask without the pairs that an earlier block holds and, for a mirror image, without the diagonal, which is its own."""
-    masks = [where, block.new, block.off_diagonal if mirror else None]
-    masks = [mask for mask in masks if mask is not None]
-    return functools.reduce(jnp.logical_and, masks) if masks else None
-
-
-def _offsets(plan, source):
-    """Indices of the first key at hand and of the first query: where the keys travel, among those of all devices."""
-    if source is None:
-        return 0, 0
-    return source * plan.lengths[1], lax.axis_index(plan.ring).astype(jnp.int32) * plan.lengths[0]
+def _with_results(plan, block, results):
+    lines = {1: [], 0: []}
+    for n, _, axis, _ in plan.entries:
+        cut = blocks.cut(results[n], block.at[axis], plan.sizes[1 - axis])
+        lines[axis].append(jax.tree.map(lambda x, axis=axis: jnp.expand_dims(x, axis), cut))
+    return block._replace(row=block.row._replace(results=lines[1]), column=block.column._replace(results=lines[0]))
 
 
 def _apart(plan, parts):

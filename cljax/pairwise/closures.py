@@ -18,7 +18,7 @@ def hoist(terms, mirrored, *example):
     Returns:
       function `(hoisted, scores, row, column, params) -> [(value, where or None)]`, the reductions of the block and then those of its mirror image;
       the closed-over values; `[(kind, axis)]` of the reductions; the structure of their tree; the pairs of positions in that list where one value
-      is reduced to log-sum-exps along both axes.
+      is reduced to log-sum-exps along both axes; the traced operations.
     """
     found = []
 
@@ -37,7 +37,7 @@ def hoist(terms, mirrored, *example):
         closed_again = jax.extend.core.ClosedJaxpr(closed.jaxpr, hoisted)
         return jax.tree.unflatten(pairs, jax.extend.core.jaxpr_as_fun(closed_again)(*jax.tree.leaves(arguments)))
 
-    return call, list(closed.consts), *found
+    return call, list(closed.consts), *found, closed.jaxpr
 
 
 def _twins(a, b):

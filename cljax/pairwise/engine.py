@@ -13,8 +13,6 @@ from cljax.pairwise.arguments import checked, gathered
 from cljax.pairwise.similarity import centre
 from cljax.pairwise.terms import LogSumExp, Max, TermFn
 
-_BLOCK_ON_CPU = 1024  # rows and columns: 4 MB of scores, which stay in the cache
-_BLOCK = 8192  # elsewhere: on an H200 smaller ones don't fill the device
 _DENSE_UP_TO = 2**16  # pairs: below, one block's bookkeeping costs more than it saves
 _KEPT_UP_TO = 2**24  # pairs whose scores (64 MiB) are held from the forward to the backward pass, which saves making them again
 
@@ -117,7 +115,7 @@ def reduce(
     if pairs == 0 or (ring is None and (implementation == "dense" or (implementation == "auto" and pairs <= _DENSE_UP_TO))):
         found, structure, layout = dense.reduce(*arguments)
     else:
-        size = max(lengths) if implementation == "dense" else block_size or (_BLOCK_ON_CPU if jax.default_backend() == "cpu" else _BLOCK)
+        size = max(lengths) if implementation == "dense" else block_size
         keep = ring is None and implementation == "auto" and pairs <= _KEPT_UP_TO
         found, structure, layout = blockwise.reduce(*arguments, block_size=size, keep=keep, ring=ring)
     if devices > 1 and ring is None:

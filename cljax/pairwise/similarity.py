@@ -58,9 +58,9 @@ def load(similarity, side, x, units, centre, narrow=False):
 
 
 def finish(similarity, products, left_units, right_units, narrow=False):
-    """The scores from the product of the factors: no squared distance is below 0."""
+    """The scores from the product of the factors: no squared distance is below 0. `right_units` are `[1, n]` each."""
     if similarity == "cosine" and narrow:
-        return products * left_units[1] * right_units[1].T
+        return products * left_units[1] * right_units[1]
     return jnp.minimum(products, 0) if similarity == "sqeuclidean" else products
 
 
