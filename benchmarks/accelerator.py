@@ -9,9 +9,12 @@ is installed, plain XLA and it up to a batch of 32768.
 
 import argparse
 import importlib.util
+import os
 import sys
 from functools import partial
 from unittest import mock
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")  # half of the memory is for PyTorch
 
 import jax
 import jax.numpy as jnp
