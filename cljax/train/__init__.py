@@ -6,5 +6,6 @@ from cljax.train.config import config
 from cljax.train.descend import descend
 from cljax.train.draws import draws
 from cljax.train.fit import fit
+from cljax.train.language import language_model
 
-__all__ = ["Best", "best_slot", "cached_value_and_grad", "config", "descend", "draws", "fit", "keep_best"]
+__all__ = ["Best", "best_slot", "cached_value_and_grad", "config", "descend", "draws", "fit", "keep_best", "language_model"]
