@@ -1,0 +1,302 @@
+"""Contrastive Policy Gradient: aligning language models on sequence-level scores in a supervised-friendly fashion (EMNLP 2024; arXiv 2406.19185).
+
+A policy is to earn rewards without going far from a reference, and all that there is to learn from are generations that somebody logged, with scores.
+The loss compares two of them: each one's baseline is the other. Its best policy is the right one whoever logged them; that of policy gradients
+without a baseline, or with the policy's own value as one, is not, and preferences (IPO, DPO) say only which one is better. Shown on the paper's
+bandit with three arms (for thrice its steps, after which all losses stand still), on digits (which answer earns most, out of poor logged ones), and
+on a small language model of docstrings that is to write long words.
+
+    python experiments/copg.py --workers
+    python experiments/copg.py --arm "digits copg" --set beta=0.1,0.3,1
+    python experiments/copg.py --arm "text copg" --set beta=0.01,0.03,0.1
+    python experiments/copg.py --full --data-dir DIR
+
+In full DIR/tldr has `comparisons.jsonl`, lines {"prompt": ..., "chosen": ..., "rejected": ...} such as of summaries that people compared, and
+`prompts.jsonl`, lines {"prompt": ...}, held out; DIR/tldr/weights is a decoder of GPT-2's family, fine-tuned on such texts. A reward model is trained
+on the comparisons first and scores them.
+"""
+
+import functools
+import os
+import pathlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cljax import data, decoding, encoders, losses, metrics, samplers, study, train
+
+
+@train.config
+class Config:
+    task: str = "digits"  # "bandit", "digits", "text", or a folder of comparisons
+    loss: str = "copg"
+    beta: float = 0.3
+    noise: float = 0.0  # of preferences: with 1 the better one is chosen as often as Bradley and Terry say, with 0 always
+    learning_rate: float = 1e-3
+    warm_up: int = 1
+    batch: int = 128
+    steps: int = 1500
+    logged: int = 16  # generations of each prompt
+    prompts: int = 1000  # of the bandit and of text
+    held_out: int = 128
+    width: int = 64
+    vocabulary: int = 1000
+    lengths: tuple[int, int] = (8, 16)  # tokens of a prompt, of a generation
+    source_steps: int = 450  # of the language model; in full of the reward model
+    source_rate: float = 3e-3
+
+
+PREFERENCES = {"ipo": losses.ipo, "dpo": losses.dpo}
+LOSSES = "copg", *PREFERENCES, "value baseline", "no baseline"  # the last two are policy gradients
+BANDIT = dict(task="bandit", beta=0.5, noise=1.0, batch=512, steps=6000, logged=2, prompts=10_000)
+TASKS = {"digits": {}, "bandit": BANDIT, "text": dict(task="text", beta=0.03, batch=64, steps=300, logged=8)}
+ARMS = {f"{task} {loss}": Config(loss=loss, **how) for task, how in TASKS.items() for loss in LOSSES}
+EARNED, SIDES = np.float32([2.5, 2, 1]), np.float32([[0.1, 0.2, 0.7], [0.05, 0.05, 0.9]])  # of the bandit's arms; what the sides of a pair come from
+
+
+class World(NamedTuple):
+    model: Any
+    params: Any  # the reference's, with which the policy begins
+    known: dict  # prompts `[N, ...]`, actions `[N, K, ...]`, and their rewards and log-probabilities under the reference `[N, K]`
+    evaluate: Callable  # a hook
+
+
+def bandit(config, key, fit):
+    actions = [jax.random.categorical(k, jnp.log(p), shape=(config.prompts,)) for k, p in zip(jax.random.split(key), SIDES, strict=True)]
+    known = {"prompts": jnp.zeros((config.prompts, 1)), "table": jnp.tile(EARNED, (config.prompts, 1)), "actions": jnp.stack(actions, axis=1)}
+    return choices(config, key, encoders.MLP((), 3), known, jnp.zeros((1, 1)), EARNED[None])
+
+
+def digits(config, key, fit):
+    k_split, k_actions, k_init = jax.random.split(key, 3)
+    known, test = data.load("digits", key=k_split, split=(1400, 397))
+    tables = [jnp.array([1, 0.5, 0, 0, 0, 0, 0, 0, 0, 0.5])[(jnp.arange(10) - labels[:, None]) % 10] for _, labels in (known, test)]
+    behaviour = jnp.log(jnp.where(tables[0] == 1, 0.2, 1.0))  # who logged the actions seldom took the right one
+    actions = jax.random.categorical(k_actions, behaviour[:, None], shape=(len(behaviour), config.logged))
+    known = {"prompts": known[0], "table": tables[0], "actions": actions}
+    return choices(config, k_init, encoders.MLP((config.width,), 10), known, test[0], tables[1])
+
+
+def zeros(tree):
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def choices(config, key, model, known, prompts, table):
+    """A policy over few actions whose reference is uniform."""
+    layers = model.init(key, prompts[:1])["params"]
+    *hidden, last = layers
+    layers = {name: layers[name] | {"kernel": layers[name]["kernel"] * 2**0.5} for name in hidden} | {last: zeros(layers[last])}
+    known["rewards"] = jnp.take_along_axis(known["table"], known["actions"], axis=1)
+    known["reference"] = jnp.full(known["rewards"].shape, -jnp.log(table.shape[1]))
+    return World(model, {"params": layers}, known, partial(exactly, model, prompts, table, config.beta))
+
+
+@partial(jax.jit, static_argnums=0)
+def exactly(model, prompts, table, beta, key, state):
+    logits = model.apply(state["params"], prompts)
+    against = logits, jnp.zeros_like(logits), table
+    reward, value = (jnp.mean(metrics.kl_regularised_value(*against, beta=b)) for b in (0.0, beta))
+    found = {"regret": jnp.mean(metrics.regret(*against, beta=beta)), "value": value, "reward": reward}
+    return state, found | {"KL": (reward - value) / beta, "accuracy": jnp.mean(jnp.argmax(logits, axis=1) == jnp.argmax(table, axis=1))}
+
+
+@functools.cache
+def corpus(first, new, vocabulary, width):
+    """The first words of docstrings that have enough of them, as tokens, and a network for them: one and the same, so that nothing compiles twice."""
+    texts = map(data.words, data.load("stdlib_functions", features=("docstring",))[0])
+    texts = [" ".join(words[: first + new]) for words in texts if len(words) >= first]
+    tokenizer = data.train_tokenizer(texts, vocabulary, kind="words")
+    model = encoders.Decoder(tokenizer.get_vocab_size(), width, layers=2, heads=4, max_length=first + new + 2)
+    return tokenizer, model, *data.tokenise(tokenizer, texts, length=model.max_length)
+
+
+def docstrings(config, key, fit):
+    """A language model goes on from the first words of docstrings; a text earns the share of its places that hold long words."""
+    k_split, k_model, k_fit, k_logged = jax.random.split(key, 4)
+    (first, new), (tokenizer, model, ids, mask) = config.lengths, corpus(*config.lengths, config.vocabulary, config.width)
+    ids, mask = (jax.random.permutation(k_split, x) for x in (ids, mask))
+    state = start(config.source_rate, jax.jit(model.init)(k_model, ids[:1]))
+    batches = train.draws({"ids": ids[config.held_out :], "mask": mask[config.held_out :]}, 32)
+    stage = dict(steps=config.source_steps, name="language model", shared=True)
+    params = fit(k_fit, state, partial(source_step, surprise, model, config.source_rate), batches, **stage)[0]["params"]
+    held_out, known = ({"prompts": ids[rows, :first], "real": mask[rows, :first]} for rows in (slice(config.held_out), slice(-config.prompts, None)))
+    how, names = dict(steps=new, stop=tokenizer.token_to_id("[SEP]")), map(tokenizer.id_to_token, range(model.vocab_size))
+    found = decoding.generate(k_logged, model.apply, params, known["prompts"], samples=config.logged, **how)
+    score = partial(share, jnp.array([len(name) >= 6 and name[0] != "[" for name in names]))
+    known |= {"actions": found.tokens, "mask": found.mask, "reference": found.log_probs.sum(axis=2), "rewards": score(**found._asdict())}
+    return World(model, params, known, partial(by_samples, model, score, params, held_out, how, config.beta))
+
+
+def share(long, tokens, mask, **others):
+    return jnp.mean(mask & long[tokens], axis=2)
+
+
+def surprise(params, model, batch):
+    logits = model.apply(params, batch["ids"], batch["mask"])[1]
+    return losses.mean(losses.token_cross_entropy(logits[:, :-1], batch["ids"][:, 1:], batch["mask"][:, 1:]), axis_name="data")
+
+
+def start(rate, params):
+    return {"params": params, "opt": optax.adam(rate).init(params)}
+
+
+def source_step(objective, model, rate, state, batch, key):
+    value, grads = jax.value_and_grad(objective)(state["params"], model, batch)
+    params, opt = train.descend(optax.adam(rate), grads, state["params"], state["opt"], axis_name="data")
+    return {"params": params, "opt": opt}, {"loss": value}
+
+
+def comparisons(config, key, fit):
+    """Texts that people compared, scored by a reward model of which they preferred."""
+    k_head, k_fit = jax.random.split(key)
+    root, (first, new) = pathlib.Path(os.environ.get("CLJAX_DATA", ".")) / config.task, config.lengths
+    model, params, tokenizer = encoders.load_pretrained(root / "weights")
+    end = "<|endoftext|>"
+    prompts, *two = data.pairs(root / "comparisons.jsonl", columns=("prompt", "chosen", "rejected"))
+    held_out = data.pairs(root / "prompts.jsonl", columns=("prompt",))[0][: config.held_out]
+    held_out, known = (dict(zip(("prompts", "real"), data.tokenise(tokenizer, texts, length=first), strict=True)) for texts in (held_out, prompts))
+    two = [data.tokenise(tokenizer, [f"{text}{end}" for text in texts], length=new) for texts in two]
+    known |= {"actions": np.stack([side.ids for side in two], axis=1), "mask": np.stack([side.mask for side in two], axis=1)}
+    judge = {"decoder": params, "head": jax.random.normal(k_head, (model.features,)) / model.features}
+    stage = dict(steps=config.source_steps, name="reward model", shared=True)
+    step = partial(source_step, order, model, config.source_rate)
+    judge = fit(k_fit, start(config.source_rate, judge), step, train.draws(known, config.batch), **stage)[0]["params"]
+    score, rows = partial(judged, model, judge), jax.tree.map(jnp.asarray, known)
+    for name, of in (("rewards", score), ("reference", partial(log_probs, model, params))):
+        known[name] = jax.lax.map(partial(alone, of), rows, batch_size=16)
+    how = dict(steps=new, stop=tokenizer.token_to_id(end))
+    return World(model, params, known, partial(by_samples, model, score, params, held_out, how, config.beta))
+
+
+def alone(function, row):
+    return function(*(row[name][None] for name in ("prompts", "real", "actions", "mask")))[0]
+
+
+@partial(jax.jit, static_argnums=0)
+def judged(model, judge, prompts, real, tokens, mask):
+    """Scores of K continuations of each prompt: a direction in the state of the last token."""
+    shape, texts = tokens.shape[:2], [(prompts, tokens), (real, mask)]
+    ids, kept = (jnp.concatenate([jnp.repeat(a, shape[1], axis=0), b.reshape(-1, b.shape[2])], axis=1) for a, b in texts)
+    last = jnp.max(jnp.where(kept, jnp.arange(ids.shape[1]), 0), axis=1)
+    return (model.apply(judge["decoder"], ids, kept)[0][jnp.arange(len(ids)), last] @ judge["head"]).reshape(shape)
+
+
+def order(judge, model, batch):
+    scores = judged(model, judge, batch["prompts"], batch["real"], batch["actions"], batch["mask"])
+    return losses.mean(losses.bradley_terry(scores[:, 0], scores[:, 1]), axis_name="data")
+
+
+def by_samples(model, score, reference, held_out, how, beta, key, state):
+    found = decoding.generate(key, model.apply, state["params"], held_out["prompts"], mask=held_out["real"], samples=4, **how)
+    reward = jnp.mean(score(**held_out, tokens=found.tokens, mask=found.mask))
+    kl = jnp.mean(found.log_probs.sum(axis=2) - log_probs(model, reference, **held_out, tokens=found.tokens, mask=found.mask))
+    return state | {"earned": reward}, {"value": reward - beta * kl, "reward": reward, "KL": kl}
+
+
+@partial(jax.jit, static_argnums=0)
+def log_probs(model, params, prompts, real, tokens, mask):
+    """Of K continuations of each prompt, `[B, K]`."""
+    logits = decoding.continuation_logits(model.apply, params, prompts, tokens, mask=real, token_mask=mask)
+    return losses.sequence_logprob(logits, tokens, mask)
+
+
+def optimiser(config):
+    return optax.adam(lambda t: config.learning_rate * jnp.minimum(1, (t + 1) / config.warm_up))
+
+
+def pick(rows, columns):
+    return jax.vmap(jnp.take, (0, 0, None))(rows, columns, 0)
+
+
+def compare(config, own, reference, rewards, baseline, noise):
+    """The loss of the arm; log-probabilities and rewards of two generations a prompt are `[B, 2]`."""
+    if config.loss == "copg":
+        return losses.copg(*own.T, *reference.T, *rewards.T, beta=config.beta)
+    if config.loss in PREFERENCES:
+        gap = rewards[:, 0] - rewards[:, 1]
+        order = jnp.where((gap + config.noise * noise > 0)[:, None], jnp.array([0, 1]), jnp.array([1, 0]))
+        return PREFERENCES[config.loss](*pick(own, order).T, *pick(reference, order).T, beta=config.beta, where=gap != 0)
+    return losses.reinforce(own, rewards - config.beta * (own - reference) - (baseline if config.loss == "value baseline" else 0.0))
+
+
+def objective(params, model, config, baseline, batch, key):
+    k_pair, k_noise = jax.random.split(key)
+    pair = samplers.generation_pairs(k_pair, jnp.ones(batch["rewards"].shape, bool), index=batch["index"])
+    rewards, reference, actions = (pick(batch[name], pair) for name in ("rewards", "reference", "actions"))
+    if "table" in batch:
+        log_p = jax.nn.log_softmax(model.apply(params, batch["prompts"]))
+        own, baseline = pick(log_p, actions), jnp.sum(jnp.exp(log_p) * batch["table"], axis=1, keepdims=True)
+    else:
+        own = log_probs(model, params, batch["prompts"], batch["real"], actions, pick(batch["mask"], pair))
+    noise = jax.vmap(jax.random.logistic)(jax.vmap(jax.random.fold_in, (None, 0))(k_noise, batch["index"]))
+    return losses.mean(compare(config, own, reference, rewards, baseline, noise), axis_name="data")
+
+
+def step(model, config, state, batch, key):
+    value, grads = jax.value_and_grad(objective)(state["params"], model, config, state["earned"], batch, key)
+    params, opt = train.descend(optimiser(config), grads, state["params"], state["opt"], axis_name="data")
+    return state | {"params": params, "opt": opt}, {"loss": value}
+
+
+def run(config, key, fit=train.fit):
+    k_world, k_start, k_fit = jax.random.split(key, 3)
+    world = {"bandit": bandit, "digits": digits, "text": docstrings}.get(config.task, comparisons)(config, k_world, fit)
+    state = {"params": world.params, "opt": optimiser(config).init(world.params), "earned": jnp.float32(0)}
+    state, first = world.evaluate(k_start, state)
+    how = dict(steps=config.steps, after=((max(1, config.steps // 10), world.evaluate),))
+    _, history = fit(k_fit, state, partial(step, world.model, config), train.draws(world.known, config.batch), **how)
+    curves = {f"{name} over steps": jnp.concatenate([value[None], history[name]]) for name, value in first.items()}
+    return {name: history[name][-1] for name in first} | curves
+
+
+def value_of(metric, arm, results):
+    return results[arm][metric]
+
+
+def lead(task, results):
+    """How far the value of CoPG's policy is above that of the best of the others, which is how much less regret it has."""
+    return results[f"{task} copg"]["value"] - max(results[f"{task} {loss}"]["value"] for loss in LOSSES[1:])
+
+
+def loss_of_regret(arm, results):
+    """How much more regret there is in the end than in the beginning."""
+    return results[arm]["regret"] - results[arm]["regret over steps"][0]
+
+
+CLAIMS = [
+    study.Claim("bandit: CoPG finds the best policy", partial(value_of, "regret", "bandit copg"), None, 0.01, 0.0),
+    study.Claim("bandit: IPO does not", study.gain("regret", "bandit ipo", than="bandit copg"), 0.1, expected=0.1525),
+    study.Claim("bandit: a value baseline does not", study.gain("regret", "bandit value baseline", than="bandit copg"), 0.005, expected=0.0148),
+    study.Claim("bandit: without a baseline it ends worse than it began", partial(loss_of_regret, "bandit no baseline"), expected=0.3459),
+    study.Claim("digits: CoPG has the least regret", partial(lead, "digits"), expected=0.026),
+    study.Claim("digits: CoPG finds what is right", partial(value_of, "accuracy", "digits copg"), 0.8, expected=0.895),
+    study.Claim("digits: without a baseline it does so less than by chance", partial(value_of, "accuracy", "digits no baseline"), None, 0.1, 0.02),
+    study.Claim(
+        "digits: a value baseline earns more, off the leash", study.gain("reward", "digits value baseline", than="digits copg"), expected=0.28
+    ),
+    study.Claim("text: CoPG has the greatest value", partial(lead, "text")),
+    study.Claim("paper: CoPG earns more than IPO", study.gain("reward", "text copg", than="text ipo")),
+    study.Claim("paper: IPO earns more than DPO", study.gain("reward", "text ipo", than="text dpo")),
+]
+
+PAPER = dict(beta=0.06, learning_rate=1e-6, warm_up=145, steps=1450, logged=2, held_out=1024)
+FULL = Config(task="tldr", lengths=(512, 64), source_steps=1450, source_rate=1e-6, **PAPER)
+
+
+def figures(report):
+    drawn = {}
+    for task in TASKS:
+        arms = [f"{task} {loss}" for loss in LOSSES if f"{task} {loss}" in report["arms"]]
+        if arms:
+            drawn[f"{task} over KL"] = study.curves(report, ["reward over steps"], arms, x="KL over steps", xlabel="KL to the reference, nats")
+            drawn[task] = study.scores(report, ["value", "reward", "KL"], arms)
+    return drawn
+
+
+if __name__ == "__main__":
+    study.main(run, ARMS, CLAIMS, full=FULL, figures=figures, vmap=True)
