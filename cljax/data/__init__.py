@@ -1,7 +1,7 @@
 """Data sets by name: small real ones out of pinned packages, full-size ones through TensorFlow Datasets, all without TensorFlow; and a user's own."""
 
 from cljax.data.catalogue import DATASETS
-from cljax.data.code import DocumentedCode, documented_code
+from cljax.data.code import Docstrings, DocumentedCode, docstrings, documented_code
 from cljax.data.dataset import Dataset
 from cljax.data.folders import Pictures, images
 from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
@@ -16,6 +16,7 @@ __all__ = [
     "DATASETS",
     "Dataset",
     "DebianSource",
+    "Docstrings",
     "DocumentedCode",
     "LEXICAL_TYPES",
     "MODELS",
@@ -24,6 +25,7 @@ __all__ = [
     "Tokens",
     "Videos",
     "builder",
+    "docstrings",
     "documented_code",
     "frames_of",
     "images",

@@ -17,6 +17,7 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # What a word is, in two dialects: that of Python, and that of the library of tokenizers, whose \w takes combining marks in.
 _CAMEL = r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
 _WORD, _LIBRARY_WORD = r"[^\W\d_]+|\d+", r"[\p{L}\p{Nl}\p{No}]+|\p{Nd}+"
+_MARKED = r"\w+|[^\w\s]"  # of the library alone
 _camel, _word = re.compile(_CAMEL), re.compile(_WORD)
 _ROWS = 4096  # encoded at a time: an encoding holds much more than its ids
 
@@ -62,10 +63,11 @@ def train_tokenizer(texts: Iterable[str], size: int, *, kind: str = "wordpiece",
 
     Args:
       texts: the corpus.
-      size: of `"wordpiece"` the number of all tokens, at most; of `"words"` the number of words, at most: the most frequent ones, and of those with
-        the same count the first by alphabet.
+      size: of `"wordpiece"` the number of all tokens, at most; of words the number of words, at most: the most frequent ones, and of those with the
+        same count the first by alphabet.
       kind: `"wordpiece"`: pieces of words as BERT has them, in lower case and without accents. `"words"`: what `words` finds; a word that is not
-        among the frequent ones is `[UNK]`.
+        among the frequent ones is `[UNK]`. `"words and marks"`: runs of letters, digits and underscores, in lower case, and every other mark but
+        space by itself, so that a text can be read again.
       special: further tokens that stand for no text, such as `("[KEYWORD]", "[NUMBER]")`.
 
     Returns:
@@ -81,14 +83,14 @@ def train_tokenizer(texts: Iterable[str], size: int, *, kind: str = "wordpiece",
     """
     from tokenizers import processors
 
-    check.choice("kind", kind, ("wordpiece", "words"))
+    check.choice("kind", kind, ("wordpiece", "words", "words and marks"))
     check.integer("size", size, at_least=1)
     special, texts = [*_SPECIAL, *_strings("special", special)], _strings("texts", texts)
     if len(set(special)) < len(special):
         raise ValueError(f"special must name each token once, and none of {', '.join(_SPECIAL)}, got {special[len(_SPECIAL) :]}")
     if not texts:
         raise ValueError("texts must hold at least one text, got none")
-    tokenizer = (_most_frequent if kind == "words" else _pieces)(texts, size, special)
+    tokenizer = _pieces(texts, size, special) if kind == "wordpiece" else _most_frequent(texts, size, special, marks=kind != "words")
     tokenizer.add_special_tokens(special)
     frame = [(token, special.index(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=frame)
@@ -151,17 +153,19 @@ def tokenise(tokenizer: Any, texts: Iterable[str], *, length: int | Sequence[int
     return Tokens(ids, mask)
 
 
-def _most_frequent(texts, size, special):
+def _most_frequent(texts, size, special, marks):
     """A tokenizer of whole words."""
     import tokenizers
     from tokenizers import models, normalizers, pre_tokenizers
 
-    counts = collections.Counter(word for text in texts for word in words(text))
+    camel = [] if marks else [normalizers.Replace(tokenizers.Regex(_CAMEL), " ")]
+    normalizer = normalizers.Sequence([normalizers.NFC(), *camel, normalizers.Lowercase()])
+    split = pre_tokenizers.Split(tokenizers.Regex(_MARKED if marks else _LIBRARY_WORD), "removed", invert=True)
+    found = ([word for word, _ in split.pre_tokenize_str(normalizer.normalize_str(text))] if marks else words(text) for text in texts)
+    counts = collections.Counter(word for row in found for word in row)
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[:size]
     tokenizer = tokenizers.Tokenizer(models.WordLevel({token: place for place, token in enumerate([*special, *frequent])}, "[UNK]"))
-    camel = normalizers.Replace(tokenizers.Regex(_CAMEL), " ")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), camel, normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(_LIBRARY_WORD), "removed", invert=True)
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, split
     return tokenizer
 
 

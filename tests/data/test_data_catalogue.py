@@ -15,6 +15,7 @@ import zipfile
 import zlib
 
 import av
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -200,6 +201,21 @@ def test_documented_code_is_what_says_enough_and_each_pair_once(tmp_path, monkey
     assert list(zip(found.module, found.name, strict=True)) == [("a", "speak"), ("c", "Speaker")]
     assert found.docstring[0] == "Says what there is to be said, twice." and "said" not in found.code[0]
     assert all_pairs.name.tolist() == ["speak", "brief", "short", "Speaker"]
+
+
+def test_docstrings_are_running_text_of_modules_that_are_apart(tmp_path, monkeypatch):
+    files = {f"{name}.py": f'"""Module {name}."""\ndef f():\n    """Do it."""\ndef g():\n    pass\n' for name in "abcd"}
+    monkeypatch.setattr(stdlib, "_files", lambda: {name: text.encode() for name, text in files.items()})
+    stdlib._digest.cache_clear()
+    found, again = data.docstrings(held_out=1, folder=tmp_path), data.docstrings(held_out=2, key=jax.random.key(1), folder=tmp_path)
+    with pytest.raises(ValueError, match="held_out must be at most 3"):
+        data.docstrings(held_out=4, folder=tmp_path)
+    stdlib._digest.cache_clear()
+    names = [found.tokenizer.id_to_token(token) for token in found.known]
+    assert " ".join(names) == "module a . do it . module b . module c ."  # each docstring once
+    assert found.tokenizer.decode(found.held_out.tolist(), skip_special_tokens=False) == "module [UNK] ."
+    assert (len(found.known), len(found.held_out)) == (12, 3)
+    assert (len(again.known), len(again.held_out)) in {(9, 6), (6, 9)} and not np.array_equal(again.known, found.known[: len(again.known)])
 
 
 @pytest.mark.errors

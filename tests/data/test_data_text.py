@@ -57,6 +57,12 @@ def test_words_keep_the_most_frequent_and_of_ties_the_first_by_alphabet():
     assert tokenizer.encode("B d [NUMBER]", add_special_tokens=False).ids == [8, 1, 5]
 
 
+def test_words_and_marks_keep_every_mark_and_whole_names():
+    tokenizer = data.train_tokenizer(["f(x_1, X): f = 2", "f (é)"], 9, kind="words and marks")
+    assert sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get) == [*SPECIAL, *"f(),2:=x", "x_1"]
+    assert tokenizer.encode("F(x_1,é)...", add_special_tokens=False).tokens == ["f", "(", "x_1", ",", "[UNK]", ")", *["[UNK]"] * 3]
+
+
 def test_wordpiece_fills_its_size_and_knows_all_letters_of_its_corpus():
     tokenizer = data.train_tokenizer(CORPUS, 90)
     vocabulary = tokenizer.get_vocab()
@@ -71,11 +77,11 @@ def test_wordpiece_fills_its_size_and_knows_all_letters_of_its_corpus():
 def test_training_gives_the_same_tokenizer_in_another_process(tmp_path):
     code = f"""
 from cljax import data
-for kind, size in (("wordpiece", 90), ("words", 12)):
+for kind, size in (("wordpiece", 90), ("words", 12), ("words and marks", 20)):
     data.train_tokenizer({CORPUS}, size, kind=kind).save({str(tmp_path)!r} + f"/{{kind}}.json")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-    for kind, size in (("wordpiece", 90), ("words", 12)):
+    for kind, size in (("wordpiece", 90), ("words", 12), ("words and marks", 20)):
         assert tokenizers.Tokenizer.from_file(str(tmp_path / f"{kind}.json")).to_str() == data.train_tokenizer(CORPUS, size, kind=kind).to_str()
 
 
@@ -147,7 +153,7 @@ def test_tokenise_says_what_is_wrong(options, error, message):
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        ((CORPUS, 50), dict(kind="bpe"), ValueError, "kind must be one of 'wordpiece', 'words', got 'bpe'"),
+        ((CORPUS, 50), dict(kind="bpe"), ValueError, "kind must be one of 'wordpiece', 'words', 'words and marks', got 'bpe'"),
         ((CORPUS, 20), {}, ValueError, r"size must be at least \d+, the special tokens and the letters of the corpus, got 20"),
         ((CORPUS, 0), {}, ValueError, "size must be at least 1"),
         (([], 50), {}, ValueError, "texts must hold at least one text"),
