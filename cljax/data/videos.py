@@ -2,10 +2,12 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import ArrayLike, Integer
 
 from cljax.core import check
 from cljax.data import folders
@@ -69,7 +71,9 @@ def frames_of(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
     return found
 
 
-def read_clips(frames: list[tuple[pathlib.Path, ...]], places: np.ndarray, *, size: int | tuple[int, int], threads: int = 8) -> np.ndarray:
+def read_clips(
+    frames: Sequence[tuple[pathlib.Path, ...]], places: Integer[ArrayLike, "B ... T"], *, size: int | tuple[int, int], threads: int = 8
+) -> np.ndarray:
     """Reads the frames of clips, and no others.
 
     Args:

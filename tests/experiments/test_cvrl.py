@@ -1,0 +1,225 @@
+"""The experiment at a tiny size: what its videos show, the worked loss, devices that agree, arms of each kind, films, a folder of videos."""
+
+import dataclasses
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from cljax import data, encoders
+
+KEY = jax.random.key(0)
+f32 = np.float32
+
+
+def tiny(config, **changes):
+    sizes = dict(videos=(12, 8), channels=(2, 3), hidden=4, features=3, batch=4, steps=min(config.steps, 2), clips=2)
+    return dataclasses.replace(config, **sizes | changes)
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Digits of random pixels; films of grey frames, each brighter than the one before."""
+
+    def load(name, key=None, split=None):
+        if name == "films":
+            film = np.repeat(np.arange(4), [35, 50, 16, 20])
+            level = np.linspace(0, 1, len(film), dtype=f32)
+            return jnp.asarray(np.broadcast_to(level[:, None, None, None], (len(film), 64, 64, 3))), jnp.asarray(film)
+        rng = np.random.default_rng(0)
+        return [(jnp.asarray(rng.uniform(size=(count, 8, 8)).astype(f32)), jnp.arange(count, dtype=jnp.int32) % 3) for count in split]
+
+    monkeypatch.setattr(data, "load", load)
+
+
+def test_a_digit_moves_on_its_course_and_turns_once(experiment):
+    glyphs = jnp.zeros((300, 8, 8)).at[:, 2, 5].set(1)  # one bright pixel, which is found again
+    made = experiment.moving(KEY, glyphs, shown=1.0)
+    flat = np.asarray(made["videos"]).reshape(300, 24, -1)
+    assert flat.shape[2] == 256 and np.all(flat.sum(-1) == 1)
+    place = np.stack(np.divmod(flat.argmax(-1), 16), -1)
+    moves = (np.diff(place, axis=1) + 8) % 16 - 8
+    angle = np.asarray(made["direction"]) * 2 * np.pi / 8
+    course = 1.5 * np.stack([np.sin(angle), np.cos(angle)], -1)
+    assert np.abs(moves[:, :8].sum(1) - 8 * course).max() <= 1 + 1e-4  # rounded at both ends
+    left = np.abs(np.cumsum(moves, 1) - np.arange(1, 24)[:, None] * course[:, None]).max(-1) > 1 + 1e-4
+    turn = left.argmax(1)  # the first move after which it is elsewhere: some moves after the turn, where the new course is near the old
+    assert left.any(1).all() and turn.min() >= 8 and left[:, -1].all()
+    end = moves[:, 15:].sum(1)  # all of the new course
+    second = np.round(np.arctan2(end[:, 0], end[:, 1]) / (2 * np.pi / 8)) % 8
+    assert np.all(second != made["direction"]) and len(np.unique(second)) == 8
+    assert np.bincount(made["direction"], minlength=8).min() > 20
+
+
+def test_half_of_the_frames_are_empty(experiment):
+    videos = np.asarray(experiment.moving(KEY, jnp.ones((50, 8, 8)), shown=0.5)["videos"]).reshape(50, 24, -1)
+    whole = np.asarray(experiment.moving(KEY, jnp.ones((50, 8, 8)), shown=1.0)["videos"]).reshape(50, 24, -1)
+    drawn = videos.any(-1)
+    assert np.all(drawn.sum(1) == 12) and len(np.unique(drawn, axis=0)) == 50
+    np.testing.assert_array_equal(videos, whole * drawn[..., None])
+
+
+def test_views_shift_and_scale_all_frames_alike_or_each_its_own_way(experiment):
+    clips = jnp.asarray(np.random.default_rng(0).uniform(size=(6, 3, 16, 16)).astype(f32))
+    still = jnp.broadcast_to(clips[:, :1], clips.shape)
+    index = jnp.arange(6)
+    together, apart = (experiment.seen(experiment.Config(augmentation=how), still, KEY, index) for how in ("clip", "frame"))
+    assert np.abs(np.diff(together, axis=1)).max() == 0 and np.abs(np.diff(apart, axis=1)).reshape(6, -1).max(1).min() > 0.1
+    for got, clip in zip(np.asarray(together), np.asarray(still), strict=True):
+        (gain, offset), *_ = [np.polyfit(np.sort(clip[0].ravel()), np.sort(got[0].ravel()), 1)]
+        assert 0.5 <= gain <= 1.5 and abs(offset) <= 0.3
+        shifts = [s for s in np.ndindex(16, 16) if np.allclose(gain * np.roll(clip[0], s, (0, 1)) + offset, got[0], atol=1e-4)]
+        assert len(shifts) == 1 and all((s + 4) % 16 <= 8 for s in shifts[0])
+    np.testing.assert_array_equal(experiment.seen(experiment.Config(augmentation="none"), clips, KEY, index), clips)
+    np.testing.assert_array_equal(experiment.seen(experiment.Config(), clips), clips)
+
+
+A, B = f32([[1, 0], [0.6, 0.8], [0, 1]]), f32([[0.8, 0.6], [0, 2], [-1, 1]])
+
+
+def losses_of(experiment, config):
+    """The objective where the network says z of both clips of each video, and its gradient, as a function of z."""
+
+    def value(z):
+        model = SimpleNamespace(apply=lambda variables, clips, **_: (z, {}))
+        batch = {"videos": jnp.zeros((len(z) // 2, 24, 2, 2)), "index": jnp.arange(len(z) // 2)}
+        one = jax.vmap(lambda z: experiment.objective({}, model, config, {}, batch, KEY), axis_name="data")
+        found = jax.tree.map(lambda x: x[0], one(z[None]))
+        return found[0], found[1][1]
+
+    return jax.jit(jax.value_and_grad(value, has_aux=True))
+
+
+def test_worked_loss_and_its_two_reductions(experiment):
+    config, z = experiment.Config(augmentation="none"), np.concatenate([A, B])
+    (summed, found), gradient = losses_of(experiment, dataclasses.replace(config, temperature=1.0, summed=True))(z)
+    np.testing.assert_allclose([summed, found["loss"], found["contrast accuracy"]], [2.750464, 2.750464, 1 / 3], atol=2e-6)
+    (mean, _), half = losses_of(experiment, dataclasses.replace(config, temperature=1.0))(z)
+    np.testing.assert_allclose(mean, 1.375232, atol=2e-6)
+    np.testing.assert_allclose(gradient, 2 * half, atol=1e-6)
+    loss = losses_of(experiment, dataclasses.replace(config, summed=True))
+    for other in (z, z * f32([[2], [0.1], [7], [3], [1], [5]]), np.concatenate([B, A])):  # lengths, and which view is which, are nothing
+        np.testing.assert_allclose(loss(other)[0][0], 3.305000, atol=3e-6)
+    np.testing.assert_allclose(loss(np.ones_like(z))[0][0], 2 * np.log(5), atol=2e-6)
+
+
+def test_four_devices_take_the_step_of_one(experiment, loaded):
+    config = tiny(experiment.Config(), batch=8)
+    known, _ = experiment.sets(config, KEY)
+    batch = {"videos": known["videos"][:8], "index": jnp.arange(8) + 3}
+    model = experiment.network(config)
+    averages = jax.jit(model.init)(KEY, batch["videos"][:1, :6])
+    params = {"params": averages.pop("params")}
+    state, after = {"params": params, "averages": averages, "opt": experiment.optimiser(config).init(params)}, []
+    for devices in (1, 4):
+        mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        specs = dict(in_specs=(jax.P(), jax.P("data"), jax.P()), out_specs=(jax.P(), jax.P()), check_vma=False)
+        after.append(jax.jit(jax.shard_map(partial(experiment.step, model, config), mesh=mesh, **specs))(state, batch, KEY))
+    (one, metrics), (four, others) = after
+    np.testing.assert_allclose(metrics["loss"], others["loss"], atol=1e-5)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), one["averages"], four["averages"])
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-2, atol=1e-5), one["opt"][0].mu, four["opt"][0].mu)
+
+
+TRAINED = {"contrast accuracy", "contrast accuracy over steps"}
+
+
+@pytest.mark.parametrize("arm", ["half, increasing", "untrained"])
+def test_an_arm_is_probed_for_both_labels(experiment, loaded, arm):
+    found = experiment.run(tiny(experiment.ARMS[arm]), KEY)
+    assert set(found) == {"direction", "digit"} | (set() if arm == "untrained" else TRAINED)
+    assert all(np.isfinite(value).all() for value in found.values()) and 0 <= found["direction"] <= 1
+
+
+def test_the_direction_is_read_from_the_first_clip_and_the_digit_from_all(experiment, loaded, monkeypatch):
+    config, asked = tiny(experiment.Config(steps=0), clips=3), {}
+    monkeypatch.setattr(experiment, "represent", lambda config, model, variables, clips: clips.mean(axis=(3, 4)))  # [videos, clips, frames]
+    monkeypatch.setattr(experiment.metrics, "linear_probe", lambda z, label, fitted, known: asked.setdefault(len(asked), (z, fitted)) and 0.5)
+    known, test = experiment.sets(config, KEY)
+    experiment.score(config, None, None, known, test)
+    level = np.asarray(test["videos"]).mean((2, 3))
+    np.testing.assert_allclose(asked[0][0], level[:, :6], rtol=1e-6)
+    np.testing.assert_allclose(asked[1][0], (level[:, :6] + level[:, 9:15] + level[:, 18:]) / 3, rtol=1e-5)
+    assert asked[0][1].shape == asked[1][1].shape == (12, 6)
+
+
+def test_films_are_cut_and_every_other_video_is_held_out(experiment, loaded):
+    known, test = experiment.films()
+    assert known["videos"].shape == (3, 16, 32, 32, 3) and test["videos"].shape == (3, 16, 32, 32, 3)  # 2 + 3 + 1 whole videos
+    start = np.concatenate([known["videos"], test["videos"]])[[0, 3, 1, 4, 2, 5], 0, 0, 0, 0] * 120
+    np.testing.assert_allclose(start, [0, 16, 35, 51, 67, 101], atol=1e-3)  # the third film, the compressed one, is left out
+    found = experiment.run(tiny(experiment.Config(data="films", steps=0)), KEY)
+    assert set(found) == {"found"} and 0 <= found["found"] <= 1
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    for part in ("train", "validate"):
+        for name in ("jump/a", "jump/b", "run/a", "run/b"):
+            (tmp_path / "kinetics-400" / part / name).mkdir(parents=True)
+            for t in range(7):
+                picture = Image.fromarray(rng.integers(0, 256, (10, 14, 3), np.uint8))
+                picture.save(tmp_path / "kinetics-400" / part / name / f"{t:04}.png")
+    monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
+    return tmp_path / "kinetics-400"
+
+
+def full(experiment, **changes):
+    small = dict(pixels=(8, 10), size=6, frames=3, clip=4, hidden=4, features=3, channels=(2,), layers=2, warm_up=1)
+    return tiny(experiment.FULL, **small | changes)
+
+
+def test_full_trains_on_a_folder_of_videos(experiment, folder, monkeypatch):
+    whole = encoders.ResNet3D
+    monkeypatch.setattr(encoders, "resnet3d50", lambda **options: whole((1,), temporal_kernels=(3,), small_stem=True, **options))
+    found = experiment.run(full(experiment), KEY)
+    assert set(found) == {"accuracy"} | TRAINED and 0 <= found["accuracy"] <= 1
+    (folder / "validate/run").rename(folder / "validate/walk")
+    with pytest.raises(ValueError, match="must have the same classes in train and validate"):
+        experiment.run(full(experiment), KEY)
+
+
+def test_batches_of_a_folder_are_epochs_that_go_on_where_they_stopped(experiment, folder):
+    config = full(experiment, batch=2)
+    videos = data.videos(folder / "train")
+    batches = experiment.Pairs(config, KEY, videos)
+    drawn = [next(batches) for _ in range(8)]
+    assert drawn[0]["first"].shape == (2, 3, 8, 10, 3) and drawn[0]["first"].dtype == np.uint8
+    assert sorted(np.concatenate([batch["index"] for batch in drawn[:2]])) == [0, 1, 2, 3]
+    again = experiment.Pairs(config, KEY, videos)
+    again.set_state({"step": 2})
+    assert batches.get_state() == {"step": 8}
+    jax.tree.map(np.testing.assert_array_equal, next(again), drawn[2])
+    assert len({part.tobytes() for batch in drawn for part in batch["first"]}) > 6  # not always the same clip of a video
+
+
+def test_weights_decay_in_kernels_alone_and_the_rate_rises_and_falls(experiment):
+    config = dataclasses.replace(experiment.FULL, weight_decay=0.5, learning_rate=0.1, warm_up=2, steps=4)
+    params = {"layer": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}}
+    optimiser, sizes = experiment.optimiser(config), []
+    state, still = optimiser.init(params), jax.tree.map(jnp.zeros_like, params)
+    for _ in range(5):
+        update, state = optimiser.update(still, state, params)
+        assert not update["layer"]["bias"].any()
+        sizes.append(-float(update["layer"]["kernel"][0]))
+    trace = np.cumsum(0.9 ** np.arange(5)) * 0.5
+    np.testing.assert_allclose(sizes, 0.1 * trace * [0, 0.5, 1, 0.5, 0], atol=1e-6)
+
+
+def test_claims_full_scale_and_figures_read_what_there_is(experiment):
+    curve = np.array([0.1, 0.2])
+    results = {arm: {"direction": 0.5, "digit": 0.4, "contrast accuracy over steps": curve} for arm in experiment.ARMS}
+    assert [claim.of(results) for claim in experiment.CLAIMS] == [0.0] * 7
+    entry = {"values": [0.5, 0.6], "mean": 0.55, "interval": (0.5, 0.6)}
+    line = {"values": [list(curve)] * 2, "mean": list(curve), "interval": [(0.0, 0.9)] * 2}
+    arms = {arm: {"direction": entry, "digit": entry, "contrast accuracy over steps": line} for arm in experiment.ARMS}
+    assert set(experiment.figures({"arms": arms, "claims": []})) == {"intervals", "arms", "training"}
+    assert set(experiment.figures({"arms": {"cvrl": {"found": entry}}, "claims": []})) == {"intervals", "arms"}
+    network = experiment.network(experiment.FULL)
+    assert network.modules[0].features == 2048 and (network.modules[1].layers, network.features) == (4, 128)
+    assert experiment.FULL.summed and experiment.Config().frames == experiment.Config().clip
