@@ -1,7 +1,7 @@
-"""Metrics of embeddings and of rankings: numbers to report, not to train on."""
+"""Metrics of embeddings, of rankings and of texts: numbers to report, not to train on."""
 
 from cljax.metrics.clusters import cluster_accuracy
-from cljax.metrics.collapse import collapse_watch, effective_rank, isotropy
+from cljax.metrics.collapse import collapse_watch, effective_rank, isotropy, isotropy_sums
 from cljax.metrics.few_shot import few_shot_accuracy, nearest_centroid, opta, opta_classifier, prototype_logits
 from cljax.metrics.geometry import (
     alignment,
@@ -19,19 +19,24 @@ from cljax.metrics.policies import grad_variance, kl_regularised_value, regret
 from cljax.metrics.probes import linear_probe, ridge_probe
 from cljax.metrics.ranking import average_precision, average_precision_at_r, label_retrieval, mrr_at_k, ndcg_at_k, r_precision, recall_at_k
 from cljax.metrics.similarity import sts_spearman
+from cljax.metrics.text import coherence, diversity, entropy_deviation, rep_n, zipf
 
 __all__ = [
     "alignment",
     "average_precision",
     "average_precision_at_r",
     "cluster_accuracy",
+    "coherence",
     "collapse_watch",
     "contrast_accuracy",
+    "diversity",
     "effective_rank",
+    "entropy_deviation",
     "few_shot_accuracy",
     "grad_variance",
     "hubness",
     "isotropy",
+    "isotropy_sums",
     "kl_regularised_value",
     "knn_accuracy",
     "label_retrieval",
@@ -48,10 +53,12 @@ __all__ = [
     "recall_at_k",
     "regret",
     "relative_penalty",
+    "rep_n",
     "ridge_probe",
     "softmax_entropy",
     "sts_spearman",
     "tolerance",
     "topk_similarity_profile",
     "uniformity",
+    "zipf",
 ]

@@ -51,8 +51,7 @@ def isotropy(embeddings: Float[ArrayLike, "... S D"], *, where: Bool[ArrayLike, 
 
     0 where all are parallel, 1 where they are orthogonal on average, $1 + 1/(S - 1)$ at most. With leading axes (texts of S tokens) pairs are made
     within a text alone, and every pair of all texts counts the same: long texts weigh more. $1 - \text{isotropy}$ is the mean pairwise cosine. It
-      costs
-    O(S D): no pair is made.
+    costs O(S D): no pair is made. Of a corpus that comes in batches it is made of `isotropy_sums`.
 
     Args:
       embeddings: `[..., S, D]`; they are normalised, a zero vector has cosine 0 with all.
@@ -71,6 +70,28 @@ def isotropy(embeddings: Float[ArrayLike, "... S D"], *, where: Bool[ArrayLike, 
     >>> print(f"{isotropy(jnp.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]])):.6f}")
     1.033333
     """
+    cosines, pairs = isotropy_sums(embeddings, where=where)
+    return 1 - cosines / jnp.maximum(pairs, 1)
+
+
+def isotropy_sums(
+    embeddings: Float[ArrayLike, "... S D"], *, where: Bool[ArrayLike, "... S"] | None = None
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    r"""What `isotropy` divides, the sum of the cosines of all ordered pairs and their number, to be summed over the batches of a corpus.
+
+    Args:
+      embeddings, where: as in `isotropy`.
+
+    Returns:
+      `(cosines, pairs)`, float32 scalars: of all batches $1 - \sum \text{cosines} / \sum \text{pairs}$.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape or dtype.
+
+    >>> cosines, pairs = isotropy_sums(jnp.array([[[1.0, 0.0], [0.6, 0.8]], [[0.0, 1.0], [0.0, 2.0]]]))
+    >>> print(f"{cosines:.4f} of {pairs:.0f} pairs")
+    3.2000 of 4 pairs
+    """
     check.arrays(embeddings=(embeddings, "... S D"), where=(where, "... S?", "bool"))
     shape = jnp.shape(embeddings)[:-1]
     if where is not None and jnp.shape(where) != shape:
@@ -79,8 +100,7 @@ def isotropy(embeddings: Float[ArrayLike, "... S D"], *, where: Bool[ArrayLike, 
     x = safe_normalize(jnp.where(kept[..., None], embeddings, 0))
     cosines = jnp.sum(jnp.square(jnp.sum(x, axis=-2)), axis=-1) - jnp.sum(jnp.square(x), axis=(-2, -1))
     count = jnp.sum(kept, axis=-1).astype(x.dtype)
-    pairs = jnp.sum(count * (count - 1))
-    return 1 - jnp.sum(cosines) / jnp.maximum(pairs, 1)
+    return jnp.sum(cosines), jnp.sum(count * (count - 1))
 
 
 def collapse_watch(embeddings: Float[ArrayLike, "B D"], *, where: Where = None, axis_name: str | None = None) -> dict[str, Float[Array, ""]]:
