@@ -12,7 +12,7 @@ import sys
 
 import measure
 
-SCRIPTS = ("pairwise", "growth", "devices", "top_k", "train_step", "retrieval", "sweeps")
+SCRIPTS = ("pairwise", "growth", "devices", "top_k", "train_step", "retrieval", "generation", "sweeps")
 
 
 def main():
