@@ -48,7 +48,7 @@ class Config:
     vocabulary: int = 1000
     lengths: tuple[int, int] = (8, 16)  # tokens of a prompt, of a generation
     source_steps: int = 450  # of the language model; in full of the reward model
-    source_rate: float = 3e-3
+    source_rate: float = 1e-6  # of the reward model
 
 
 PREFERENCES = {"ipo": losses.ipo, "dpo": losses.dpo}
@@ -106,49 +106,32 @@ def exactly(model, prompts, table, beta, key, state):
 
 
 @functools.cache
-def corpus(first, new, vocabulary, width):
-    """The first words of docstrings that have enough of them, as tokens, and a network for them: one and the same, so that nothing compiles twice."""
-    texts = map(data.words, data.load("stdlib_functions", features=("docstring",))[0])
-    texts = [" ".join(words[: first + new]) for words in texts if len(words) >= first]
-    tokenizer = data.train_tokenizer(texts, vocabulary, kind="words")
-    model = encoders.Decoder(tokenizer.get_vocab_size(), width, layers=2, heads=4, max_length=first + new + 2)
-    return tokenizer, model, *data.tokenise(tokenizer, texts, length=model.max_length)
+def corpus(vocabulary, width):
+    """Docstrings, and a network for them: one and the same for all cells, so that nothing compiles twice."""
+    texts = data.docstrings(vocabulary=vocabulary)
+    return texts, encoders.Decoder(texts.tokenizer.get_vocab_size(), width, layers=2, heads=4, positions="rotary")
 
 
 def docstrings(config, key, fit):
-    """A language model goes on from the first words of docstrings; a text earns the share of its places that hold long words."""
-    k_split, k_model, k_fit, k_logged = jax.random.split(key, 4)
-    (first, new), (tokenizer, model, ids, mask) = config.lengths, corpus(*config.lengths, config.vocabulary, config.width)
-    ids, mask = (jax.random.permutation(k_split, x) for x in (ids, mask))
-    state = start(config.source_rate, jax.jit(model.init)(k_model, ids[:1]))
-    batches = train.draws({"ids": ids[config.held_out :], "mask": mask[config.held_out :]}, 32)
-    stage = dict(steps=config.source_steps, name="language model", shared=True)
-    params = fit(k_fit, state, partial(source_step, surprise, model, config.source_rate), batches, **stage)[0]["params"]
-    held_out, known = ({"prompts": ids[rows, :first], "real": mask[rows, :first]} for rows in (slice(config.held_out), slice(-config.prompts, None)))
-    how, names = dict(steps=new, stop=tokenizer.token_to_id("[SEP]")), map(tokenizer.id_to_token, range(model.vocab_size))
-    found = decoding.generate(k_logged, model.apply, params, known["prompts"], samples=config.logged, **how)
-    score = partial(share, jnp.array([len(name) >= 6 and name[0] != "[" for name in names]))
+    """A language model goes on from a few tokens; a text earns the share of its tokens that are long words."""
+    k_model, k_known, k_held_out, k_logged = jax.random.split(key, 4)
+    (first, new), (texts, model) = config.lengths, corpus(config.vocabulary, config.width)
+    params, _ = train.language_model(k_model, model, texts.known, steps=config.source_steps, fit=fit)
+    known, held_out = windows(k_known, texts.known, config.prompts, first), windows(k_held_out, texts.held_out, config.held_out, first)
+    found = decoding.generate(k_logged, model.apply, params, known["prompts"], samples=config.logged, steps=new)
+    names = [texts.tokenizer.id_to_token(i) for i in range(model.vocab_size)]
+    score = partial(share, jnp.array([len(name) >= 6 and name.isalpha() for name in names]))
     known |= {"actions": found.tokens, "mask": found.mask, "reference": found.log_probs.sum(axis=2), "rewards": score(**found._asdict())}
-    return World(model, params, known, partial(by_samples, model, score, params, held_out, how, config.beta))
+    return World(model, params, known, partial(by_samples, model, score, params, held_out, dict(steps=new), config.beta))
+
+
+def windows(key, tokens, count, length):
+    start = jax.random.randint(key, (count, 1), 0, len(tokens) - length + 1)
+    return {"prompts": jnp.asarray(tokens)[start + jnp.arange(length)], "real": jnp.ones((count, length), bool)}
 
 
 def share(long, tokens, mask, **others):
     return jnp.mean(mask & long[tokens], axis=2)
-
-
-def surprise(params, model, batch):
-    logits = model.apply(params, batch["ids"], batch["mask"])[1]
-    return losses.mean(losses.token_cross_entropy(logits[:, :-1], batch["ids"][:, 1:], batch["mask"][:, 1:]), axis_name="data")
-
-
-def start(rate, params):
-    return {"params": params, "opt": optax.adam(rate).init(params)}
-
-
-def source_step(objective, model, rate, state, batch, key):
-    value, grads = jax.value_and_grad(objective)(state["params"], model, batch)
-    params, opt = train.descend(optax.adam(rate), grads, state["params"], state["opt"], axis_name="data")
-    return {"params": params, "opt": opt}, {"loss": value}
 
 
 def comparisons(config, key, fit):
@@ -163,9 +146,8 @@ def comparisons(config, key, fit):
     two = [data.tokenise(tokenizer, [f"{text}{end}" for text in texts], length=new) for texts in two]
     known |= {"actions": np.stack([side.ids for side in two], axis=1), "mask": np.stack([side.mask for side in two], axis=1)}
     judge = {"decoder": params, "head": jax.random.normal(k_head, (model.features,)) / model.features}
-    stage = dict(steps=config.source_steps, name="reward model", shared=True)
-    step = partial(source_step, order, model, config.source_rate)
-    judge = fit(k_fit, start(config.source_rate, judge), step, train.draws(known, config.batch), **stage)[0]["params"]
+    state, stage = {"params": judge, "opt": optax.adam(config.source_rate).init(judge)}, dict(steps=config.source_steps, name="reward", shared=True)
+    judge = fit(k_fit, state, partial(judge_step, model, config.source_rate), train.draws(known, config.batch), **stage)[0]["params"]
     score, rows = partial(judged, model, judge), jax.tree.map(jnp.asarray, known)
     for name, of in (("rewards", score), ("reference", partial(log_probs, model, params))):
         known[name] = jax.lax.map(partial(alone, of), rows, batch_size=16)
@@ -189,6 +171,12 @@ def judged(model, judge, prompts, real, tokens, mask):
 def order(judge, model, batch):
     scores = judged(model, judge, batch["prompts"], batch["real"], batch["actions"], batch["mask"])
     return losses.mean(losses.bradley_terry(scores[:, 0], scores[:, 1]), axis_name="data")
+
+
+def judge_step(model, rate, state, batch, key):
+    value, grads = jax.value_and_grad(order)(state["params"], model, batch)
+    params, opt = train.descend(optax.adam(rate), grads, state["params"], state["opt"], axis_name="data")
+    return {"params": params, "opt": opt}, {"loss": value}
 
 
 def by_samples(model, score, reference, held_out, how, beta, key, state):
@@ -285,7 +273,7 @@ CLAIMS = [
 ]
 
 PAPER = dict(beta=0.06, learning_rate=1e-6, warm_up=145, steps=1450, logged=2, held_out=1024)
-FULL = Config(task="tldr", lengths=(512, 64), source_steps=1450, source_rate=1e-6, **PAPER)
+FULL = Config(task="tldr", lengths=(512, 64), source_steps=1450, **PAPER)
 
 
 def figures(report):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,14 @@ WORDS = ["returns", "the", "number", "of", "items", "in", "a", "sequence", "rais
 SIZES = dict(prompts=40, held_out=4, width=8, vocabulary=12, lengths=(2, 3), source_steps=3, batch=8, steps=4, logged=4)
 
 
-def load(name, *, key=None, split=None, features=None):
-    if name == "stdlib_functions":
-        rng = np.random.default_rng(0)
-        return (np.array([" ".join(rng.choice(WORDS, rng.integers(1, 9))) for _ in range(60)], object),)
+def docstrings(*, vocabulary):
+    words = np.random.default_rng(0).choice(WORDS, 300)
+    tokenizer = data.train_tokenizer([" ".join(words)], vocabulary, kind="words")
+    ids = np.array(tokenizer.encode(" ".join(words), add_special_tokens=False).ids, np.int32)
+    return SimpleNamespace(known=ids[:200], held_out=ids[200:], tokenizer=tokenizer)
+
+
+def load(name, *, key, split):
     labels = np.arange(60, dtype=np.int32) % 10
     images = np.random.default_rng(1).uniform(size=(60, 8, 8)).astype(np.float32) * 0.3
     images[np.arange(60), labels % 8, labels // 8] += 0.7
@@ -29,6 +34,7 @@ def load(name, *, key=None, split=None, features=None):
 @pytest.fixture
 def loaded(monkeypatch):
     monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(data, "docstrings", docstrings)
 
 
 def tiny(config, **changes):
