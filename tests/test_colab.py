@@ -16,7 +16,11 @@ PARAMETERS = {  # what a notebook is run with, and files that it finds
             "pairs.csv": "query,document\n"
             + "".join(f"where is {a} {b},the {b} of {a} is here\n" for a in "abcdefgh" for b in ("cat", "dog", "hat", "map"))
         },
-    )
+    ),
+    "sampling": (
+        'TEXT, WORDS, WIDTH, LAYERS, STEPS, LENGTH, PROMPTS, GIVEN, NEW = "texts.txt", 150, 8, 1, 3, 6, 3, 4, 6',
+        {"texts.txt": "".join(f"the {a}{b} of {b}{c} is {c}{a}{a} here\n" for a in "abcdef" for b in "mnopq" for c in "stuvwx")},
+    ),
 }
 RUN = """
 import sys, nbclient, nbformat
