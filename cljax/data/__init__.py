@@ -9,7 +9,7 @@ from cljax.data.loading import builder, load
 from cljax.data.models import MODELS, pretrained
 from cljax.data.sources import DebianSource, Source
 from cljax.data.tables import pairs
-from cljax.data.text import Tokens, tokenise, train_tokenizer, words
+from cljax.data.text import Tokens, token_stream, tokenise, train_tokenizer, words
 from cljax.data.videos import Videos, frames_of, read_clips, videos
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "pretrained",
     "python_tokens",
     "read_clips",
+    "token_stream",
     "tokenise",
     "train_tokenizer",
     "videos",

@@ -10,7 +10,7 @@ import numpy as np
 from cljax.core import check
 from cljax.core.check import KeyLike
 from cljax.data.loading import load
-from cljax.data.text import train_tokenizer, words
+from cljax.data.text import token_stream, train_tokenizer, words
 
 
 class DocumentedCode(NamedTuple):
@@ -93,8 +93,7 @@ def docstrings(*, vocabulary: int = 1000, held_out: int = 60, key: KeyLike | Non
     order = np.arange(len(names)) if key is None else np.asarray(jax.random.permutation(key, len(names)))
     apart = np.isin(module, names[order[-held_out:]])
     tokenizer = train_tokenizer(text[~apart], vocabulary, kind="words and marks")
-    parts = (tokenizer.encode_batch_fast(list(text[rows]), add_special_tokens=False) for rows in (~apart, apart))
-    return Docstrings(*(np.concatenate([np.array(row.ids, np.int32) for row in part]) for part in parts), tokenizer)
+    return Docstrings(token_stream(tokenizer, text[~apart]), token_stream(tokenizer, text[apart]), tokenizer)
 
 
 def _chosen(kind, docstrings, codes, least_docstring, least_code):

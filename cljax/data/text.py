@@ -153,6 +153,33 @@ def tokenise(tokenizer: Any, texts: Iterable[str], *, length: int | Sequence[int
     return Tokens(ids, mask)
 
 
+def token_stream(tokenizer: Any, texts: Iterable[str]) -> np.ndarray:
+    """Texts one after the other as one long array of ids, for `train.language_model`: none is framed, cut or filled up.
+
+    Where texts shall end with a token, write it behind each: `f"{text}<|endoftext|>"`.
+
+    Args:
+      tokenizer: a `tokenizers.Tokenizer`, or the path of a `tokenizer.json`.
+      texts: strings.
+
+    Returns:
+      int32 `[N]`, a numpy array.
+
+    Raises:
+      TypeError, ValueError: an argument of a wrong kind, a file that is no tokenizer.
+
+    >>> token_stream(train_tokenizer(["to be or not to be"], 4, kind="words"), ["to be", "or not"])
+    array([6, 5, 8, 7], dtype=int32)
+    """
+    tokenizer, texts, rows = _read(tokenizer), _strings("texts", texts), [np.zeros(0, np.int32)]
+    tokenizer = type(tokenizer).from_str(tokenizer.to_str())  # a copy, which may be changed
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    for start in range(0, len(texts), _ROWS):
+        rows += [np.array(row.ids, np.int32) for row in tokenizer.encode_batch_fast(texts[start : start + _ROWS], add_special_tokens=False)]
+    return np.concatenate(rows)
+
+
 def _most_frequent(texts, size, special, marks):
     """A tokenizer of whole words."""
     import tokenizers

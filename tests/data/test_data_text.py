@@ -63,6 +63,15 @@ def test_words_and_marks_keep_every_mark_and_whole_names():
     assert tokenizer.encode("F(x_1,é)...", add_special_tokens=False).tokens == ["f", "(", "x_1", ",", "[UNK]", ")", *["[UNK]"] * 3]
 
 
+def test_a_stream_of_tokens_cuts_and_fills_up_nothing():
+    tokenizer = tokenizers.Tokenizer.from_str(WORDS.to_str())
+    tokenizer.enable_truncation(2)
+    tokenizer.enable_padding(length=9)
+    found = data.token_stream(tokenizer, ["the cat sat on", "", "the dog"])
+    assert found.dtype == np.int32 and [WORDS.id_to_token(token) for token in found] == ["the", "cat", "sat", "on", "the", "dog"]
+    assert tokenizer.truncation["max_length"] == 2 and data.token_stream(WORDS, []).shape == (0,)
+
+
 def test_wordpiece_fills_its_size_and_knows_all_letters_of_its_corpus():
     tokenizer = data.train_tokenizer(CORPUS, 90)
     vocabulary = tokenizer.get_vocab()
