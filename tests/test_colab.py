@@ -21,6 +21,11 @@ PARAMETERS = {  # what a notebook is run with, and files that it finds
         'TEXT, WORDS, WIDTH, LAYERS, STEPS, LENGTH, PROMPTS, GIVEN, NEW = "texts.txt", 150, 8, 1, 3, 6, 3, 4, 6',
         {"texts.txt": "".join(f"the {a}{b} of {b}{c} is {c}{a}{a} here\n" for a in "abcdef" for b in "mnopq" for c in "stuvwx")},
     ),
+    "video_and_few_shot": (
+        f'SCRIPTS, FILMS, ARMS, SEEDS, TASKS = {str(ROOT / "experiments")!r}, False, ["zero"], 1, 3; '
+        "SIZE = dict(steps=1, videos=(12, 8), channels=(2, 3), hidden=4, features=3, batch=4, clips=1)",
+        {},
+    ),
 }
 RUN = """
 import sys, nbclient, nbformat
