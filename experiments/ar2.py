@@ -237,7 +237,7 @@ def ranker_step(models, config, passages, state, batch, key):
 
 @partial(jax.jit, static_argnums=0)
 def embed_all(model, params, texts):
-    return jax.lax.map(lambda text: model.apply(params, *(side[None] for side in text))[0], tuple(texts), batch_size=256)
+    return encoders.in_parts(partial(model.apply, params), *texts)
 
 
 def both_sides(models, retriever, pairs):

@@ -235,7 +235,7 @@ def learn(config, networks, key, images, labels, fit):
 @partial(jax.jit, static_argnums=0)
 def embeddings(network, variables, images):
     """What the encoder says of images, without the projection."""
-    return jax.lax.map(lambda image: network.apply(variables, seen(image[None]), stop=1)[0], images, batch_size=256)
+    return encoders.in_parts(lambda part: network.apply(variables, seen(part), stop=1), images)
 
 
 @partial(jax.jit, static_argnames="passes")

@@ -324,9 +324,7 @@ def averaged(function, rows):
 @partial(jax.jit, static_argnums=0)
 def search(model, params, test):
     """A part of the rows at a time: all scores of a large collection find no room."""
-    z = {
-        name: jax.lax.map(lambda x: model.apply(params, x["ids"][None], x["mask"][None])[0], test[name], batch_size=128) for name in ("code", "query")
-    }
+    z = {name: encoders.in_parts(partial(model.apply, params), test[name]["ids"], test[name]["mask"]) for name in ("code", "query")}
     found = averaged(lambda row: ranks(z["code"] @ row[0], row[1]), (z["query"], test["gold"]))
     spread = (metrics.uniformity(z["code"]) + metrics.uniformity(z["query"])) / 2
     return found | {"alignment": metrics.alignment(z["query"], z["code"][test["gold"]]), "uniformity": spread}

@@ -249,7 +249,7 @@ def trained_classifier(config, key, model, params, known, fit, name):
 
 @partial(jax.jit, static_argnums=0)
 def outputs(model, params, windows):
-    return lax.map(lambda window: model.apply(params, window[None])[0], windows, batch_size=500)
+    return encoders.in_parts(partial(model.apply, params), windows)
 
 
 def macro_f1(config, key, model, params, known, test, fit, name):

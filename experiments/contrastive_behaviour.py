@@ -122,7 +122,7 @@ def step(model, config, state, batch, key):
 
 def embeddings(model, variables, images, **options):
     """A part of the rows at a time: on an accelerator the activations of all photographs find no room."""
-    return jax.lax.map(lambda image: model.apply(variables, image[None], **options)[0], images, batch_size=1000)
+    return encoders.in_parts(partial(model.apply, variables, **options), images, size=1000)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

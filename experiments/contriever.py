@@ -333,7 +333,7 @@ def fine_tune(config, model, key, params, labelled, fit):
 
 @partial(jax.jit, static_argnums=0)
 def embed(model, params, texts):
-    return jax.lax.map(lambda text: model.apply(params, *(side[None] for side in text))[0], tuple(texts), batch_size=256)
+    return encoders.in_parts(partial(model.apply, params), *texts)
 
 
 def quality(scores, found, answers):

@@ -261,7 +261,7 @@ def encode(model, config, params, text, index, key):
 def embed(model, params, text):
     if model is None:
         return bag(params, text)
-    return jax.lax.map(lambda row: model.apply(params, row[0][None], row[1][None])[0], (text["ids"], text["mask"]), batch_size=64)
+    return encoders.in_parts(partial(model.apply, params), text["ids"], text["mask"], size=64)
 
 
 def objective(params, model, config, batch, key):

@@ -126,11 +126,11 @@ def forward(networks, params, averages, images):
 def predict(networks, model, images):
     """Features and probabilities of many images, by the running averages."""
 
-    def one(image):
-        features = networks[0].apply(model["params"]["encoder"] | model["averages"], seen(image[None]))
-        return features[0], jax.nn.softmax(networks[1].apply(model["params"]["head"], features))[0]
+    def predicted(part):
+        features = networks[0].apply(model["params"]["encoder"] | model["averages"], seen(part))
+        return features, jax.nn.softmax(networks[1].apply(model["params"]["head"], features))
 
-    return jax.lax.map(one, images, batch_size=256)
+    return encoders.in_parts(predicted, images)
 
 
 def optimiser(config, rate):

@@ -7,6 +7,7 @@ from cljax.encoders.conv3d import ConvNet3D
 from cljax.encoders.convolutional import ConvNet
 from cljax.encoders.decoder import Cache, Decoder
 from cljax.encoders.mlp import MLP, Autoencoder, ProjectionHead
+from cljax.encoders.parts import in_parts
 from cljax.encoders.pretrained import load_pretrained, save_pretrained
 from cljax.encoders.protocol import Encoder
 from cljax.encoders.resnet import ResNet, ResNet3D, resnet3d50, resnet18, resnet50
@@ -29,6 +30,7 @@ __all__ = [
     "ResNet3D",
     "TextTransformer",
     "WeightNormHead",
+    "in_parts",
     "load_pretrained",
     "resnet18",
     "resnet3d50",

@@ -67,7 +67,8 @@ def decoupled_info_nce(
     how = dict(similarity=similarity, axis_name=axis_name, collective=collective, block_size=block_size, implementation=implementation)
     found = pairwise.reduce(views, None, terms, rows=rows, **how)
     weights = 1 if positive_weights is None else jnp.tile(_pairs.drop(where, positive_weights), 2)
-    return _pairs.drop(rows.get("where"), jnp.where(found["count"] > 0, found["lse"] - weights * found["positive"], 0))
+    nothing = 0 * found["positive"]  # NaN where an embedding is
+    return _pairs.drop(rows.get("where"), jnp.where(found["count"] > 0, found["lse"] - weights * found["positive"], nothing))
 
 
 def debiased_info_nce(
@@ -182,4 +183,5 @@ def _corrected(a, b, temperature, prior, concentration, ids, where, how):
     above = ~(summed <= jnp.logaddexp(share, floor))  # NaN is not at the floor
     gap = jnp.where(above, summed - share, 1)
     negatives = jnp.where(above, summed + jnp.log(-jnp.expm1(-gap)), floor) - jnp.log1p(-prior)
-    return _pairs.drop(rows.get("where"), jnp.where(exists, jax.nn.softplus(negatives - found["positive"]), 0))
+    nothing = 0 * found["positive"]  # NaN where an embedding is
+    return _pairs.drop(rows.get("where"), jnp.where(exists, jax.nn.softplus(negatives - found["positive"]), nothing))

@@ -19,7 +19,7 @@ def nearest_centroid(support: Float[ArrayLike, "W S D"], queries: Float[ArrayLik
       queries: `[Q, D]` embeddings.
 
     Returns:
-      int32 `[Q]`, a way from 0 to W - 1 each.
+      int32 `[Q]`, a way from 0 to W - 1 each; -1 where a distance is NaN.
 
     Raises:
       TypeError, ValueError: an argument of another shape or dtype.
@@ -33,7 +33,8 @@ def nearest_centroid(support: Float[ArrayLike, "W S D"], queries: Float[ArrayLik
     check.arrays(support=(support, "W S D"), queries=(queries, "Q D"))
     support = jnp.asarray(support)
     centroids = jnp.mean(support.astype(jnp.promote_types(support.dtype, jnp.float32)), axis=1)
-    return pairwise.top_k(jnp.asarray(queries), centroids, 1, similarity="sqeuclidean")[1][:, 0]
+    scores, ways = pairwise.top_k(jnp.asarray(queries), centroids, 1, similarity="sqeuclidean")
+    return jnp.where(jnp.isnan(scores), -1, ways)[:, 0]
 
 
 def opta(

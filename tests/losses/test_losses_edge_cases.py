@@ -62,6 +62,14 @@ def test_bad_numbers_of_a_valid_row_surface(every, bad):
         assert not np.isfinite(values[0]), name
 
 
+@pytest.mark.parametrize("loss", [losses.decoupled_info_nce, functools.partial(losses.debiased_info_nce, positive_prior=0.1)])
+def test_nan_surfaces_where_there_is_nothing_to_compare_with(loss):
+    a = A.copy()
+    a[0, 1] = np.nan
+    values = loss(a, BB, temperature=0.5, ids=np.zeros(B, np.int32))
+    assert np.flatnonzero(np.isnan(values)).tolist() == [0, B] and not np.any(values[1:B])
+
+
 def test_nothing_valid_gives_zeros(every):
     for name, (values, gradients) in jax.device_get(every(A, BB, C, T, OPTIONS | dict(where=~VALID))).items():
         assert not values.any(), name

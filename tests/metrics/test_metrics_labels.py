@@ -93,6 +93,11 @@ def test_few_shot_accuracy_is_that_of_the_nearest_centroid_in_each_task():
         np.testing.assert_allclose(found[episode], np.mean(distance.argmin(axis=1) == np.asarray(EPISODES.ways)), atol=1e-6)
 
 
+def test_a_query_that_is_no_number_is_of_no_way():
+    support = jnp.arange(6.0).reshape(3, 2, 1)
+    assert metrics.nearest_centroid(support, jnp.array([[4.4], [jnp.nan], [0.6]])).tolist() == [2, -1, 0]
+
+
 def by_first_dimension(support, queries):
     return jnp.argmin(jnp.abs(queries[:, :1] - support[:, :, 0].mean(axis=1)), axis=1)
 

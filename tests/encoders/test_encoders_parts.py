@@ -1,0 +1,59 @@
+"""A network applied to a part of the rows at a time gives what it gives at once."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cljax import encoders
+
+
+@pytest.mark.parametrize("rows", [1, 4, 8, 11])
+def test_equals_one_call(rows):
+    model = encoders.MLP((8,), 3)
+    x = jax.random.normal(jax.random.key(0), (rows, 5))
+    params = model.init(jax.random.key(1), x)
+    found = jax.jit(partial(encoders.in_parts, partial(model.apply, params), size=4))(x)
+    np.testing.assert_allclose(found, model.apply(params, x), rtol=1e-6, atol=1e-6)
+
+
+def test_never_more_rows_than_a_part():
+    seen = []
+
+    def function(tree):
+        seen.append(tree["x"].shape)
+        return tree["x"].sum(axis=1), {"key": jax.vmap(jax.random.fold_in)(tree["key"], jnp.arange(len(tree["x"])))}
+
+    tree = {"x": jnp.ones((7, 2)), "key": jax.random.split(jax.random.key(0), 7)}
+    sums, keys = encoders.in_parts(function, tree, size=3)
+    assert max(shape[0] for shape in seen) == 3 and sums.shape == keys["key"].shape == (7,)
+
+
+def test_memory_is_that_of_a_part():
+    def temporaries(size):
+        w = jnp.ones((4, 4096))
+        return (
+            jax.jit(partial(encoders.in_parts, lambda x: jnp.sin(x @ w).sum(axis=1), size=size))
+            .lower(jnp.ones((1024, 4)))
+            .compile()
+            .memory_analysis()
+        )
+
+    assert temporaries(32).temp_size_in_bytes < temporaries(1024).temp_size_in_bytes / 8
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("arrays", "size", "message"),
+    [
+        ((jnp.ones(3), jnp.ones(4)), 2, r"arrays must have one leading axis in common, got shapes \[3\], \[4\]"),
+        ((jnp.ones(()),), 2, r"arrays must have one leading axis in common, got shapes \[\]"),
+        ((), 2, "arrays must have one leading axis in common, got shapes of none"),
+        ((jnp.ones(3),), 0, "size must be at least 1, got 0"),
+    ],
+)
+def test_bad_input(arrays, size, message):
+    with pytest.raises(ValueError, match=message):
+        encoders.in_parts(lambda *x: x, *arrays, size=size)
