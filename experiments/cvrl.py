@@ -6,8 +6,8 @@ the motion? The paper draws near clips often and far ones seldom, and makes one 
 Shown on digits that move over a torus. The direction of the first frames is a label that is local in time: half-way the digit turns, and a far clip
 has another direction. What digit it is stays the same, but in the arms "half" it is drawn in a random half of the frames only: what one clip lacks
 another shows. Every arm is probed for both, the direction from the first frames, the digit from the mean over clips of the whole video. Real films
-without labels (`--set data=films`; it takes the extra `video`) are cut into videos of 16 frames, of which every other one is held out: found is how
-often the nearest of the last frames of all these are its own, and the other way round.
+without labels (`--set data=films`, for which the extra `video` must be installed) are cut into videos of 16 frames, and every other one is held out:
+"found" is how often the nearest of all their last clips is that of the same video, and the other way round.
 
     python experiments/cvrl.py --workers
     python experiments/cvrl.py --arm cvrl --set power=0.5,1,2,5
@@ -195,8 +195,10 @@ def objective(params, model, config, averages, batch, key):
     first, second = jnp.split(z, 2)
     values = losses.nt_xent(first, second, temperature=config.temperature, similarity="cosine", ids=index, axis_name="data")
     value = losses.mean(values, axis_name="data") * (2 if config.summed else 1)
-    right = metrics.contrast_accuracy(first, second, axis_name="data")
-    return value, (averages, {"loss": value, "contrast accuracy": losses.mean(right, axis_name="data")})
+    scores = core.safe_normalize(first) @ jax.lax.all_gather(core.safe_normalize(second), "data", tiled=True).T
+    solved = {"contrast accuracy": metrics.contrast_accuracy(first, second, axis_name="data")}
+    solved |= {"contrast entropy": metrics.softmax_entropy(scores, temperature=config.temperature)}
+    return value, (averages, {"loss": value} | {name: losses.mean(values, axis_name="data") for name, values in solved.items()})
 
 
 def step(model, config, state, batch, key):
@@ -260,9 +262,10 @@ def run(config, key, fit=train.fit):
     if config.steps:
         state = {"params": params, "averages": averages, "opt": optimiser(config).init(params)}
         state, history = fit(k_fit, state, partial(step, model, config), batches, steps=config.steps)
-        params, averages, solved = state["params"], state["averages"], history["contrast accuracy"]
-        tenth = max(1, len(solved) // 10)
-        found = {"contrast accuracy": solved[-tenth:].mean(), "contrast accuracy over steps": solved[: 10 * tenth].reshape(-1, tenth).mean(axis=1)}
+        params, averages, tenth = state["params"], state["averages"], max(1, config.steps // 10)
+        for name in ("contrast accuracy", "contrast entropy"):
+            curve = history[name][: 10 * tenth].reshape(-1, tenth).mean(axis=1)
+            found |= {name: curve[-1], f"{name} over steps": curve}
     return score(config, model, params | averages, known, test) | found
 
 
@@ -287,12 +290,12 @@ FULL = Config(data="kinetics-400", summed=True, learning_rate=0.32, weight_decay
 
 def figures(report):
     shown = [name for name in ("direction", "digit", "found", "accuracy") if any(name in found for found in report["arms"].values())]
-    places = LENGTH - Config().frames + 1
-    mean = {name: float(samplers.interval_pmf(places, kind) @ jnp.arange(places)) for name, kind in KINDS.items()}
+    mean = dict(zip(KINDS, (0, 1 / 3, 1 / 2, 2 / 3), strict=True))
     series = {"digit in all frames": {mean[name]: name for name in KINDS}, "digit in half of them": {mean[name]: f"half, {name}" for name in KINDS}}
-    drawn = {"intervals": study.trends(report, shown, series, xlabel="mean interval between two clips, frames"), "arms": study.scores(report, shown)}
-    solved = [arm for arm, found in report["arms"].items() if "contrast accuracy over steps" in found]
-    return drawn | ({"training": study.curves(report, ["contrast accuracy over steps"], solved, xlabel="tenth of training")} if solved else {})
+    drawn = {"intervals": study.trends(report, shown, series, xlabel="mean interval, of the longest"), "arms": study.scores(report, shown)}
+    curves = [f"contrast {name} over steps" for name in ("accuracy", "entropy")]
+    solved = [arm for arm, found in report["arms"].items() if curves[0] in found]
+    return drawn | ({"training": study.curves(report, curves, solved, xlabel="tenth of training")} if solved else {})
 
 
 if __name__ == "__main__":

@@ -98,6 +98,10 @@ def test_worked_loss_and_its_two_reductions(experiment):
     config, z = experiment.Config(augmentation="none"), np.concatenate([A, B])
     (summed, found), gradient = losses_of(experiment, dataclasses.replace(config, temperature=1.0, summed=True))(z)
     np.testing.assert_allclose([summed, found["loss"], found["contrast accuracy"]], [2.750464, 2.750464, 1 / 3], atol=2e-6)
+    p = np.exp(A @ (B / np.linalg.norm(B, axis=1, keepdims=True)).T)
+    np.testing.assert_allclose(
+        found["contrast entropy"], -np.mean((p / p.sum(1, keepdims=True) * np.log(p / p.sum(1, keepdims=True))).sum(1)), atol=1e-5
+    )
     (mean, _), half = losses_of(experiment, dataclasses.replace(config, temperature=1.0))(z)
     np.testing.assert_allclose(mean, 1.375232, atol=2e-6)
     np.testing.assert_allclose(gradient, 2 * half, atol=1e-6)
@@ -125,7 +129,7 @@ def test_four_devices_take_the_step_of_one(experiment, loaded):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-2, atol=1e-5), one["opt"][0].mu, four["opt"][0].mu)
 
 
-TRAINED = {"contrast accuracy", "contrast accuracy over steps"}
+TRAINED = {"contrast accuracy", "contrast accuracy over steps", "contrast entropy", "contrast entropy over steps"}
 
 
 @pytest.mark.parametrize("arm", ["half, increasing", "untrained"])
@@ -213,11 +217,11 @@ def test_weights_decay_in_kernels_alone_and_the_rate_rises_and_falls(experiment)
 
 def test_claims_full_scale_and_figures_read_what_there_is(experiment):
     curve = np.array([0.1, 0.2])
-    results = {arm: {"direction": 0.5, "digit": 0.4, "contrast accuracy over steps": curve} for arm in experiment.ARMS}
+    results = {arm: {"direction": 0.5, "digit": 0.4} for arm in experiment.ARMS}
     assert [claim.of(results) for claim in experiment.CLAIMS] == [0.0] * 7
     entry = {"values": [0.5, 0.6], "mean": 0.55, "interval": (0.5, 0.6)}
     line = {"values": [list(curve)] * 2, "mean": list(curve), "interval": [(0.0, 0.9)] * 2}
-    arms = {arm: {"direction": entry, "digit": entry, "contrast accuracy over steps": line} for arm in experiment.ARMS}
+    arms = {arm: {"direction": entry, "digit": entry} | {name: line for name in TRAINED if "steps" in name} for arm in experiment.ARMS}
     assert set(experiment.figures({"arms": arms, "claims": []})) == {"intervals", "arms", "training"}
     assert set(experiment.figures({"arms": {"cvrl": {"found": entry}}, "claims": []})) == {"intervals", "arms"}
     network = experiment.network(experiment.FULL)
