@@ -1,0 +1,132 @@
+"""The experiment at a tiny size: each method writes, kept sets are nested and keep ties, held-out text is measured, articles and weights are read."""
+
+import dataclasses
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cljax import data, decoding, encoders, train
+
+WRITTEN = {"rep-4", "diversity", "Zipf", "perplexity"}
+FILTERED = WRITTEN | {"tokens kept", "likeliest dropped"}
+HELD_OUT = {"rep-4", "diversity", "Zipf", "mean deviation", "median deviation", "sd of deviation", "density"}
+MODEL = encoders.Decoder(12, 8, layers=1, heads=4, positions="rotary")  # what the tests share: nothing is compiled twice
+
+
+def docstrings(*, vocabulary, key):
+    rng = np.random.default_rng(0)
+    ids = np.where(rng.random(900) < 0.7, np.arange(900) % 7, rng.integers(0, 12, 900)).astype(np.int32)
+    return data.Docstrings(ids[:600], ids[600:], SimpleNamespace(get_vocab_size=lambda: vocabulary))
+
+
+@pytest.fixture(autouse=True)
+def loaded(experiment, monkeypatch):
+    monkeypatch.setattr(data, "docstrings", docstrings)
+    experiment.corpus.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def fit(tmp_path_factory):
+    """Keeps the model, so that all tests share its training."""
+    return partial(train.fit, folder=tmp_path_factory.mktemp("stage"), progress=False)
+
+
+def tiny(config, **changes):
+    sizes = dict(prompts=4, lengths=(4, 8), at_once=4, vocabulary=12, width=8, layers=1, window=8, batch=8, steps=40, learning_rate=0.02, warm_up=4)
+    return dataclasses.replace(config, **sizes | changes)
+
+
+@pytest.mark.parametrize("arm", ["typical 0.2", "top-k 2", "greedy"])
+def test_each_method_writes(experiment, fit, arm):
+    found = experiment.run(tiny(experiment.ARMS[arm]), jax.random.key(0), fit)
+    assert set(found) == (WRITTEN if arm == "greedy" else FILTERED)
+    assert all(np.isfinite(value) for value in found.values()) and 0 <= found["rep-4"] <= 1 and 1 < found["perplexity"] < 40
+    if arm == "top-k 2":
+        assert abs(found["tokens kept"] - 2) < 1e-5 and found["likeliest dropped"] == 0
+    if arm == "typical 0.2":
+        assert 1 <= found["tokens kept"] < 6 and found["likeliest dropped"] > 0
+
+
+def test_the_arms_are_the_whole_ranges(experiment):
+    assert len(experiment.ARMS) == 21 and {"typical 0.2", "nucleus 0.95", "top-k 80", "ancestral", "greedy", "held-out text"} <= set(experiment.ARMS)
+
+
+def test_held_out_text_is_measured_by_the_model(experiment, fit):
+    config = tiny(experiment.ARMS["held-out text"])
+    found = experiment.run(config, jax.random.key(0), fit)
+    assert set(found) == HELD_OUT and found["density"].shape == (64,)
+    np.testing.assert_allclose(found["density"].sum() * 0.25, 1, rtol=1e-5)
+    middles = (experiment.EDGES[1:] + experiment.EDGES[:-1]) / 2
+    np.testing.assert_allclose(found["mean deviation"], (found["density"] * middles).sum() * 0.25, atol=0.1)
+    assert abs(found["mean deviation"]) < 1
+
+
+def test_sets_are_nested_keep_ties_and_may_drop_the_likeliest(experiment):
+    logits = jax.random.normal(jax.random.key(0), (50, 12)) * jnp.linspace(0, 3, 50)[:, None]
+    logits = logits.at[:, 3].set(logits[:, 4])
+    sets = np.stack([decoding.typical(mass)(logits) > -np.inf for mass in experiment.MASSES])
+    assert not np.any(sets[:-1] & ~sets[1:]) and np.array_equal(sets[..., 3], sets[..., 4])
+    assert np.all(sets[:, 0])  # equally likely tokens
+    mass = np.sum(jnp.where(sets, jax.nn.softmax(logits), 0), axis=-1)
+    assert np.all(mass >= np.array(experiment.MASSES)[:, None] - 1e-6)
+    found = [experiment.kept(decoding.typical(mass), logits) for mass in experiment.MASSES]
+    np.testing.assert_allclose([row["tokens kept"] for row in found], sets.sum(axis=-1).mean(axis=-1), rtol=1e-6)
+    assert found[0]["likeliest dropped"] > 0.3 > found[-1]["likeliest dropped"]
+
+
+def test_texts_do_not_depend_on_how_many_are_written_at_once(experiment):
+    params = jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
+    prompts = jax.random.randint(jax.random.key(1), (4, 4), 0, 12)
+    whole, parts = (experiment.write(tiny(experiment.ARMS["typical 0.95"], at_once=n), jax.random.key(2), MODEL, params, prompts) for n in (4, 2))
+    np.testing.assert_array_equal(whole.tokens, parts.tokens)
+    assert len(np.unique(whole.tokens, axis=0)) == 4
+
+
+def test_claims_say_what_the_paper_does(experiment):
+    arms = {arm: {"rep-4": 0.05} for arm in experiment.ARMS}
+    arms["nucleus 0.2"]["rep-4"], arms["top-k 2"]["rep-4"], arms["typical 0.3"]["rep-4"] = 0.6, 0.4, 0.02
+    arms["held-out text"] |= {"rep-4": 0.05, "mean deviation": 0.1, "median deviation": 0.7}
+    values = [claim.of(arms) for claim in experiment.CLAIMS]
+    np.testing.assert_allclose(values, [0.1, 0.6, 0.52, 0.32, 0.55, 0.35, 0.52 / 6, 0.32 / 6], atol=1e-9)
+
+
+def test_figures_show_the_level_of_held_out_text(experiment):
+    number = {"mean": 0.5, "interval": None, "values": [0.5]}
+    arms = dict.fromkeys(["typical 0.2", "nucleus 0.2", "top-k 2"], dict.fromkeys(FILTERED, number))
+    arms |= {"held-out text": dict.fromkeys(HELD_OUT, number) | {"density": {"mean": [0.1] * 64, "interval": None, "values": [[0.1] * 64]}}}
+    drawn = experiment.figures({"arms": arms, "claims": []})
+    assert set(drawn) == {"mass", "kept", "k", "motive"}
+    assert [text.get_text() for panel in drawn["k"].axes for text in panel.texts] == ["held-out text"] * 2
+    assert set(experiment.figures({"arms": {"greedy": dict.fromkeys(WRITTEN, number)}, "claims": []})) == {"scores"}
+
+
+def test_full_goes_on_from_weights_on_articles(experiment, monkeypatch, tmp_path):
+    tokenizer = data.train_tokenizer(["to be or not to be"], 4, kind="words", special=("<|endoftext|>",))
+    asked = []
+
+    def load(name, *, split, features):
+        asked.append((name, split, features))
+        return (np.array(["to be or not"] * (120 if "train" in split else 60), object),)
+
+    def load_pretrained(path):
+        asked.append(path)
+        return MODEL, jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32)), tokenizer
+
+    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr(encoders, "load_pretrained", load_pretrained)
+    monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
+    full = experiment.FULL
+    found = experiment.run(tiny(full), jax.random.key(0), partial(train.fit, progress=False))
+    assert set(found) == FILTERED and (full.amount, full.lengths, full.prompts) == (0.2, (40, 200), 1000)
+    assert asked == [
+        tmp_path / "gpt2-large",
+        ("tfds:wiki40b/en", "train[:2%]", ("text",)),
+        ("tfds:wiki40b/en", "test[:10%]", ("text",)),
+        tmp_path / "gpt2-xl",
+    ]
+    known, held_out, *_ = experiment.corpus("wiki40b/en", full.split, "gpt2-large", 12, 8, 1)
+    assert (len(known), len(held_out)) == (600, 300) and tokenizer.id_to_token(int(known[4])) == "<|endoftext|>"
