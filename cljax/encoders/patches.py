@@ -35,21 +35,26 @@ def convolve(
       kernel: `[t, h, w, C, D]`.
       strides: over time, height and width.
       padding: pairs of zeros before and after, in time, height and width.
-      implementation: "patches" or "convolution"; "auto" is the first on a CPU and the second elsewhere.
+      implementation: "patches" or "convolution"; "auto" is the first on a CPU and the second elsewhere, and where it is dilated or grouped.
       **options: those of `lax.conv_general_dilated` beyond these, as `flax.linen.Conv` gives them, which takes this function for its own.
 
     Returns:
       `[B, U, P, Q, D]`, in the inputs' dtype; sums are float32 at least.
 
     Raises:
-      ValueError: an unknown implementation.
+      ValueError: an unknown implementation, or patches of a dilated or grouped convolution.
 
     >>> clip, kernel = jnp.ones((1, 4, 5, 5, 1)), jnp.ones((2, 3, 3, 1, 1))
     >>> convolve(clip, kernel, (1, 2, 2)).shape, float(convolve(clip, kernel)[0, 0, 0, 0, 0])
     ((1, 3, 2, 2, 1), 18.0)
     """
     check.choice("implementation", implementation, ("auto", "convolution", "patches"))
-    if implementation == "convolution" or (implementation == "auto" and compat.platform() != "cpu"):
+    plain = options.get("feature_group_count", 1) == 1 and all(
+        step == 1 for name in ("lhs_dilation", "rhs_dilation") for step in options.get(name) or ()
+    )
+    if implementation == "patches" and not plain:
+        raise ValueError("implementation='patches' knows neither dilated nor grouped convolutions, got one of them; 'auto' does")
+    if implementation == "convolution" or (implementation == "auto" and not (plain and compat.platform() == "cpu")):
         return lax.conv_general_dilated(inputs, kernel, strides, padding, **{"dimension_numbers": LAYOUT} | options)
     each = math.prod(inputs.shape[1:]) * math.prod(kernel.shape[1:3]) * inputs.dtype.itemsize // math.prod(strides[1:])
     chunk = min(max(1, BYTES // each), len(inputs))

@@ -62,6 +62,14 @@ def test_patches_equal_the_convolution_in_value_and_gradient(size, strides, padd
     assert "conv_general_dilated" not in str(jax.make_jaxpr(partial(patches.convolve, padding=padding))(inputs, kernel))  # "auto", on a CPU
 
 
+def test_a_dilated_convolution_is_left_to_xla():
+    kernel = normal(2, 2, 2, 2, 3)
+    got = patches.convolve(CLIPS, kernel, rhs_dilation=(1, 2, 1))
+    stretched = np.zeros((2, 3, 2, 2, 3), np.float32)
+    stretched[:, ::2] = kernel
+    np.testing.assert_allclose(got, patches.convolve(CLIPS, stretched), atol=1e-5)
+
+
 def test_products_of_bfloat16_are_summed_in_float32():
     inputs, kernel = jnp.full((1, 1, 1, 1, 4096), 1, jnp.bfloat16), jnp.full((1, 1, 1, 4096, 1), 1, jnp.bfloat16)
     got = patches.convolve(inputs.at[..., 0].set(0), kernel, implementation="patches")  # in bfloat16 the sum would stay at 256
@@ -169,6 +177,11 @@ def test_bfloat16_is_computed_in_and_gradients_are_finite():
         (lambda: encoders.ResNet3D((1,), temporal_kernels=(2,)), ValueError, "temporal_kernels and the stem's must be odd"),
         (lambda: encoders.ResNet3D((1,), temporal_kernels=(1,), stem_in_time=(5,)), ValueError, r"stem_in_time must be a pair \(frames, stride\)"),
         (lambda: encoders.resnet18(momentum=1.5), ValueError, "momentum must be at least 0 and at most 1, got 1.5"),
+        (
+            lambda: patches.convolve(CLIPS, normal(1, 1, 1, 2, 2), implementation="patches", rhs_dilation=(1, 2, 1)),
+            ValueError,
+            "implementation='patches' knows neither dilated nor grouped convolutions",
+        ),
         (lambda: patches.convolve(CLIPS, normal(1, 1, 1, 2, 2), implementation="fast"), ValueError, "implementation must be one of 'auto'"),
     ],
 )
