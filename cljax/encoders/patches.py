@@ -7,7 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from cljax.core import check, compat
 
@@ -16,8 +16,8 @@ LAYOUT = ("NDHWC", "DHWIO", "NDHWC")
 
 
 def convolve(
-    inputs: Float[Array, "B T H W C"],
-    kernel: Float[Array, "t h w C D"],
+    inputs: Float[ArrayLike, "B T H W C"],
+    kernel: Float[ArrayLike, "t h w C D"],
     strides: Sequence[int] = (1, 1, 1),
     padding: Sequence[Sequence[int]] = ((0, 0), (0, 0), (0, 0)),
     *,
@@ -49,6 +49,7 @@ def convolve(
     ((1, 3, 2, 2, 1), 18.0)
     """
     check.choice("implementation", implementation, ("auto", "convolution", "patches"))
+    inputs, kernel = jnp.asarray(inputs), jnp.asarray(kernel)
     plain = options.get("feature_group_count", 1) == 1 and all(
         step == 1 for name in ("lhs_dilation", "rhs_dilation") for step in options.get(name) or ()
     )
