@@ -48,11 +48,15 @@ def contrastive_rank(
     """
     check.arrays(context=(context, "B S E"), candidates=(candidates, "B k E"), probs=(probs, "B k"), mask=(mask, "B S?", "bool"))
     check.number("alpha", alpha, at_least=0, at_most=1)
-    likeness = jnp.einsum("bke,bse->bks", safe_normalize(candidates), safe_normalize(context))
     seen = jnp.ones(jnp.shape(context)[:2], bool) if mask is None else jnp.asarray(mask)
-    penalty = jnp.max(jnp.where(seen[:, None], likeness, -jnp.inf), axis=2, initial=-jnp.inf)
-    penalty = jnp.where(jnp.any(seen, axis=1, keepdims=True), penalty, 0)
-    return jnp.argmax((1 - alpha) * jnp.asarray(probs) - alpha * penalty, axis=1).astype(jnp.int32)
+    return _rank(safe_normalize(context), safe_normalize(candidates), jnp.asarray(probs), alpha, seen)
+
+
+def _rank(context, candidates, probs, alpha, seen):
+    """The same of states of unit length."""
+    likeness = jnp.where(seen[:, None], jnp.einsum("bke,bse->bks", candidates, context), -jnp.inf)
+    penalty = jnp.where(jnp.any(seen, axis=1, keepdims=True), jnp.max(likeness, axis=2, initial=-jnp.inf), 0)
+    return jnp.argmax((1 - alpha) * probs - alpha * penalty, axis=1).astype(jnp.int32)
 
 
 def contrastive_search(
@@ -74,7 +78,9 @@ def contrastive_search(
     call of the model, with k rows for each of the batch. Padding is never looked at, and a row is what it would be alone.
 
     Args:
-      apply: as for `generate`; its `hidden` are the states, those that enter the output projection.
+      apply: as for `generate`; its `hidden` are the states, those that enter the output projection. It is given k rows of ids for each row of the
+        cache, one after the other, which share what that row holds; in the cache that it returns an array has either the rows of the ids or, where
+        it is the same for all candidates, those of the cache. A `Decoder` does so.
       params: its first argument.
       prompt: `[B, L]` ids.
       steps: the number of tokens to write at most.
@@ -113,25 +119,24 @@ def _search(params, prompt, mask, prefix, alpha, *, apply, steps, k, stop, pad):
     hidden, logits, cache = read(apply, params, prompt, mask, prefix, steps)
     check.integer("k", k, at_most=logits.shape[-1])
     rows, length = prompt.shape
-    wide = partial(jax.tree.map, lambda leaf: jnp.repeat(leaf, k, axis=0))
 
     def step(t, real, state):
         logits, cache, context, seen = state
         logs = jax.nn.log_softmax(logits)
         ids = likeliest(logits, k)
         chances = jnp.take_along_axis(logs, ids, axis=1)
-        states, following, cache = apply(params, ids.reshape(-1, 1), wide(real)[:, None], cache=wide(cache))
-        states = single(states).reshape(rows, k, -1)
-        best = contrastive_rank(context, states, jnp.exp(chances), alpha=alpha, mask=seen)
+        states, following, cache = apply(params, ids.reshape(-1, 1), jnp.repeat(real, k)[:, None], cache=cache)
+        states = safe_normalize(states).reshape(rows, k, -1)
+        best = _rank(context, states, jnp.exp(chances), alpha, seen)
         chosen = jnp.arange(rows) * k + best
-        cache = jax.tree.map(lambda leaf: leaf[chosen], cache)
+        cache = jax.tree.map(lambda leaf: leaf if len(leaf) == rows else leaf[chosen], cache)
         pick = partial(jnp.take_along_axis, indices=best[:, None], axis=1)
         context = lax.dynamic_update_slice_in_dim(context, states[jnp.arange(rows), best][:, None], length + t, axis=1)
         seen = lax.dynamic_update_slice_in_dim(seen, real[:, None], length + t, axis=1)
         return pick(ids)[:, 0], pick(chances)[:, 0], (single(following[chosen, 0]), cache, context, seen)
 
     room = ((0, 0), (0, steps))
-    context, seen = jnp.pad(single(hidden), (*room, (0, 0))), jnp.pad(mask, room)
+    context, seen = jnp.pad(safe_normalize(hidden), (*room, (0, 0))), jnp.pad(mask, room)
     return write(step, (logits, cache, context, seen), rows, steps, stop, pad)
 
 

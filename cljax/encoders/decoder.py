@@ -19,14 +19,16 @@ class Cache(NamedTuple):
     """What a `Decoder` keeps of the tokens that it has read; every array has the rows of the batch in front, so that rows can be taken and repeated.
 
     Attributes:
-      keys: of each block `[B, S, H, d]`, for S places.
+      keys: of each block `[B, H, S, d]`, for S places.
       values: of each block the same.
+      last: of each block the key and the value of the token read last, `[B, H, 1, d]` each, which the next call writes into their place.
       mask: `[B, S]` booleans, the places that hold a real token.
-      used: `[B]`, how many places are written, the same in all rows.
+      used: `[B]`, how many places are taken, the same in all rows.
     """
 
-    keys: tuple[Float[Array, "B S H d"], ...]
-    values: tuple[Float[Array, "B S H d"], ...]
+    keys: tuple[Float[Array, "C H S d"], ...]
+    values: tuple[Float[Array, "C H S d"], ...]
+    last: tuple[tuple[Float[Array, "B H 1 d"], Float[Array, "B H 1 d"]], ...]
     mask: Bool[Array, "B S"]
     used: Int32[Array, " B"]
 
@@ -62,6 +64,10 @@ class Decoder(nn.Module):
       With a `cache` it gives `(hidden, logits, cache)`: an integer makes a new one with so many places, of which prefix and ids fill the first; a
       cache that an earlier call gave is read on: the ids follow upon what it holds, in the same places of all rows. That equals one call with the
       whole text. What is beyond the last place gives NaN.
+
+      One token a row may be read with a cache of fewer rows, of which each is shared by k rows of ids, one after the other: the cache that is
+      returned has `keys` and `values` of these fewer rows and all else of the rows of ids, so that k continuations cost no copy of what is before
+      them. To read on, take one of the k rows of `last`, `mask` and `used`.
 
     Raises:
       TypeError, ValueError: an attribute of another kind or range; ids, mask, prefix or cache have another shape or kind; more tokens than
@@ -123,47 +129,58 @@ class Decoder(nn.Module):
             states = jnp.concatenate([jnp.asarray(prefix, states.dtype), states], axis=1)
             real = jnp.pad(mask, ((0, 0), (jnp.shape(prefix)[1], 0)), constant_values=True)
         past = cache if isinstance(cache, Cache) else None
-        used = 0 if past is None else past.used[0]
-        present = put(None if past is None else past.mask, real, used, places)
-        index = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0) + (0 if past is None else jnp.sum(past.mask, axis=1, keepdims=True))
-        allowed = present[:, None, None, :] & (jnp.arange(places) <= used + jnp.arange(real.shape[1])[:, None])
+        length, used, before, there = real.shape[1], 0, 0, None
+        if past is not None:
+            used = past.used[0]
+            there = jnp.repeat(past.mask, len(real) // len(past.mask), axis=0)
+            before = jnp.sum(there, axis=1, keepdims=True)
+        index = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0) + before
+        allowed = real[:, None, None, :] & np.tri(length, dtype=bool)
         if self.positions == "learned":
             states += look_up(self.param("positions", normal(self.features**-0.5), (self.max_length, self.features)), index)
         states = nn.Dropout(self.dropout, deterministic=not train)(states.astype(self.dtype))
         kept = []
 
         def mix(queries, keys, values, drop):
-            number = len(kept)
             if self.positions == "rotary":
                 queries, keys = rotate(queries, index), rotate(keys, index)
-            old = (None, None) if past is None else (past.keys[number], past.values[number])
-            kept.append([put(before, new, used, places) for before, new in zip(old, (keys, values), strict=True)])
-            return attention(queries, *kept[-1], drop, allowed)
+            new, last = (keys, values), (keys[:, :, -1:], values[:, :, -1:])
+            if past is None:
+                kept.append((*(put(None, part, 0, places, axis=2) for part in new), last))
+                return attention(queries, [(keys, values, allowed)], drop)
+            number = len(kept)
+            old = (past.keys[number], past.values[number])
+            old = [put(part, final, used - 1, places, axis=2) for part, final in zip(old, past.last[number], strict=True)]
+            shared = len(keys) > len(old[0])
+            kept.append((*(part if shared else put(part, token, used, places, axis=2) for part, token in zip(old, new, strict=True)), last))
+            return attention(queries, [(*old, past.mask[:, None, None, :]), (keys, values, allowed)], drop)
 
         how = dict(norm="pre", dropout=self.dropout, dtype=self.dtype, epsilon=self.epsilon, approximate=True)
         for number in range(self.layers):
             states = Block(self.heads, self.hidden or 4 * self.features, **how, name=f"block_{number}")(states, mix, train)
         states = nn.LayerNorm(self.epsilon, self.dtype, use_fast_variance=False, name="norm")(states)[:, real.shape[1] - mask.shape[1] :]
         hidden = jnp.where(mask[..., None], states, 0).astype(jnp.float32)
-        hidden = jnp.where(used + real.shape[1] > places, jnp.nan, hidden)
+        hidden = jnp.where(used + length > places, jnp.nan, hidden)
         flat = hidden.astype(self.dtype).reshape(-1, self.features)  # XLA:CPU of jax 0.7 has no product of bfloat16 in three axes
         logits = jnp.matmul(flat, tokens.astype(self.dtype).T, preferred_element_type=jnp.float32).reshape(*hidden.shape[:2], -1)
         if cache is None:
             return hidden, logits
-        keys, values = zip(*kept, strict=True)
-        written = jnp.broadcast_to(jnp.int32(used + real.shape[1]), present[:, 0].shape)
-        return hidden, logits, Cache(keys, values, present, written)
+        keys, values, last = zip(*kept, strict=True)
+        return hidden, logits, Cache(keys, values, last, put(there, real, used, places), jnp.full(len(real), used + length, jnp.int32))
 
     def places(self, ids, mask, cache, prefix):
         """The number of places that attention looks at, of arguments that fit each other."""
         held = cache.mask if isinstance(cache, Cache) else None
-        what = dict(ids=(ids, "B L", "int"), mask=(mask, "B L?", "bool"), prefix=(prefix, "B P D?"), cache=(held, "B S?", "bool"))
-        sizes = check.arrays(**what)
+        sizes = check.arrays(ids=(ids, "B L", "int"), mask=(mask, "B L?", "bool"), prefix=(prefix, "B P D?"), cache=(held, "C S?", "bool"))
         length = sizes["L"] + sizes.get("P", 0)
         if sizes.get("D", self.features) != self.features:
             raise ValueError(f"prefix must have the width {self.features} of the states, got {sizes['D']}")
         if held is not None:
-            places = sizes["S"]
+            places, rows = sizes["S"], sizes["C"]
+            if sizes["B"] % rows or (sizes["B"] > rows and length > 1):
+                raise ValueError(f"cache must have the {sizes['B']} rows of ids, or divide them where they are one token each, got {rows} rows")
+            if len(cache.keys[0]) != rows:
+                raise ValueError(f"cache must have one row of last, mask and used for each of its {len(cache.keys[0])} rows of keys, got {rows}")
         elif cache is None:
             places = length
         else:
@@ -177,16 +194,16 @@ class Decoder(nn.Module):
         return places
 
 
-def put(old, new, start, places):
-    """`new`, `[B, n, ...]`, written into the rows of `old`, `[B, S, ...]`, from `start` on, or where that is None into empty rows."""
+def put(old, new, start, places, axis=1):
+    """`new` written into `old` along an axis, from `start` on, or where that is None into so many empty places."""
     if old is None:
-        return jnp.pad(new, ((0, 0), (0, places - new.shape[1]), *[(0, 0)] * (new.ndim - 2)))
-    return lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=1)
+        return jnp.pad(new, [(0, places - size if place == axis else 0) for place, size in enumerate(new.shape)])
+    return lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis)
 
 
 def rotate(x, index):
-    """Turns each pair of entries (i, i + d / 2) of heads `[B, L, H, d]` by an angle that is the token's place times 10000^(-2 i / d)."""
+    """Turns each pair of entries (i, i + d / 2) of heads `[B, H, L, d]` by an angle that is the token's place times 10000^(-2 i / d)."""
     half = x.shape[-1] // 2
-    angles = index[:, :, None, None] * jnp.float32(10000) ** (-np.arange(half) / half)
+    angles = index[:, None, :, None] * jnp.float32(10000) ** (-np.arange(half) / half)
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * jnp.cos(angles) - b * jnp.sin(angles), b * jnp.cos(angles) + a * jnp.sin(angles)], axis=-1).astype(x.dtype)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
@@ -114,10 +115,10 @@ class TextTransformer(nn.Module):
         if self.norm == "post":
             hidden = nn.LayerNorm(self.epsilon, self.dtype, use_fast_variance=False, name="norm")(hidden)
         hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-        mix = partial(attention, mask=None if mask is None else jnp.asarray(mask)[:, None, None, :])
+        real = None if mask is None else jnp.asarray(mask)[:, None, None, :]
         states = []
         for number in range(self.layers):
-            hidden = Block(self.heads, self.hidden or 4 * self.features, **how, name=f"block_{number}")(hidden, mix, train)
+            hidden = Block(self.heads, self.hidden or 4 * self.features, **how, name=f"block_{number}")(hidden, partial(attend_all, real), train)
             states = [*states, hidden][-self.top :]
         if self.norm == "pre":
             last = nn.LayerNorm(self.epsilon, self.dtype, use_fast_variance=False, name="norm")
@@ -168,15 +169,15 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, states, mix, train):
-        """`mix(queries, keys, values, drop)` is the attention, all `[B, L, H, d]`; `drop` is for its weights."""
+        """`mix(queries, keys, values, drop)` is the attention, all `[B, H, L, d]`; `drop` is for its weights."""
         dense = lambda width, name: nn.Dense(width, dtype=self.dtype, kernel_init=lecun_normal, name=name)  # noqa: E731
         drop = nn.Dropout(self.dropout, deterministic=not train)
         batch, length, features = states.shape
 
         def attend(hidden):
             projected = dense(3 * features, "query_key_value")(hidden).reshape(batch, length, 3, self.heads, -1)
-            mixed = mix(*jnp.moveaxis(projected, 2, 0), drop)
-            return dense(features, "attention")(mixed.reshape(batch, length, features))
+            mixed = mix(*jnp.transpose(projected, (2, 0, 3, 1, 4)), drop)
+            return dense(features, "attention")(jnp.swapaxes(mixed, 1, 2).reshape(batch, length, features))
 
         def perceive(hidden):
             return dense(features, "perceptron")(nn.gelu(dense(self.hidden, "hidden")(hidden), approximate=self.approximate))
@@ -187,20 +188,41 @@ class Block(nn.Module):
         return states
 
 
-def attention(queries, keys, values, drop, mask):
-    r"""The values mixed by $\text{softmax}(q k^\top / \sqrt{d})$ over the tokens that the mask allows.
+def attend_all(mask, queries, keys, values, drop):
+    return attention(queries, [(keys, values, mask)], drop)
+
+
+def attention(queries, sets, drop):
+    r"""The values mixed by $\text{softmax}(q k^\top / \sqrt{d})$ over the tokens of several sets that their masks allow.
 
     Args:
-      queries: `[B, L, H, d]`, of H heads of width d.
-      keys, values: `[B, S, H, d]`.
+      queries: `[B, H, L, d]`, of H heads of width d.
+      sets: of tokens: `(keys, values, mask)`, `[b, H, S, d]` twice and booleans that broadcast to `[b, H, L, S]`, or None. b divides B: a row of the
+        set is shared by B / b rows of queries, one after the other.
       drop: what is applied to the weights.
-      mask: booleans that broadcast to `[B, H, L, S]`, or None. A query that is allowed nothing gets the mean of all values.
 
     Returns:
-      `[B, L, H, d]`.
+      `[B, H, L, d]`. A query that is allowed nothing gets the mean of all values.
     """
-    scores = jnp.einsum("bqhd,bkhd->bhqk", queries, keys, preferred_element_type=jnp.float32) * queries.shape[-1] ** -0.5
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = drop(jax.nn.softmax(scores)).astype(values.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, values)
+    scores, least = [], jnp.finfo(jnp.float32).min
+    for keys, _, mask in sets:
+        found = jnp.einsum("bhqd,bhkd->bhqk", together(queries, len(keys)), keys, preferred_element_type=jnp.float32) * queries.shape[-1] ** -0.5
+        scores.append(apart(found if mask is None else jnp.where(mask, found, least), len(queries)))
+    weights = drop(jax.nn.softmax(jnp.concatenate(scores, axis=-1)))
+    ends, mixed = np.cumsum([part.shape[-1] for part in scores])[:-1], []
+    for part, (_, values, _) in zip(jnp.split(weights, ends, axis=-1), sets, strict=True):
+        mixed.append(apart(jnp.einsum("bhqk,bhkd->bhqd", together(part.astype(values.dtype), len(values)), values), len(queries)))
+    return sum(mixed)
+
+
+def together(x, rows):
+    """`[B, H, L, d]` as `[rows, H, B / rows * L, d]`: rows one after the other share one."""
+    batch, heads, length, width = x.shape
+    return x if rows == batch else jnp.swapaxes(x.reshape(rows, -1, heads, length, width), 1, 2).reshape(rows, heads, -1, width)
+
+
+def apart(x, batch):
+    """What `together` puts together, as it was."""
+    rows, heads, length, width = x.shape
+    share = batch // rows
+    return x if rows == batch else jnp.swapaxes(x.reshape(rows, heads, share, length // share, width), 1, 2).reshape(batch, heads, -1, width)

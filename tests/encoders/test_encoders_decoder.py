@@ -134,6 +134,27 @@ def test_rows_of_a_cache_can_be_taken_and_repeated(model):
 
 
 @both
+def test_continuations_may_share_a_row_of_a_cache(model):
+    """Two tokens for each row, of which the second is kept; then one token more, on what the first row alone holds."""
+    params, one = params_of(model), np.ones((6, 1), bool)
+    state = whole(model, params, *padded("left"), cache=10)[2]
+    tokens = np.array([[3], [4], [5], [6], [7], [8]])
+    found, _, wide = further(model, params, tokens, one, state)
+    assert len(wide.keys[0]) == 3 and len(wide.last[0][0]) == len(wide.mask) == len(wide.used) == 6
+    kept = jax.tree.map(lambda leaf: leaf if len(leaf) == 3 else leaf[1::2], wide)
+    after, _, _ = further(model, params, tokens[:3], one[:3], kept)
+    for row in range(6):
+        text = [*IDS[row // 2, : LENGTHS[row // 2]], tokens[row, 0]]
+        np.testing.assert_allclose(found[row, 0], reference(model, text)[0][-1], atol=1e-4)
+        if row % 2:
+            np.testing.assert_allclose(after[row // 2, 0], reference(model, [*text, tokens[row // 2, 0]])[0][-1], atol=1e-4)
+    with pytest.raises(ValueError, match="cache must have one row of last, mask and used for each of its 3 rows of keys, got 6"):
+        model.apply(params, tokens, cache=wide)
+    with pytest.raises(ValueError, match="cache must have the 6 rows of ids, or divide them where they are one token each, got 3 rows"):
+        model.apply(params, np.repeat(tokens, 2, axis=1), cache=state)
+
+
+@both
 def test_what_follows_a_token_changes_neither_its_state_nor_a_gradient(model):
     params = params_of(model)
     other = np.concatenate([IDS[:, :4], (IDS[:, 4:] + 1) % 11], axis=1)
@@ -248,5 +269,5 @@ def test_decoder_says_what_is_wrong_with_a_batch(arguments, error, message):
 @pytest.mark.errors
 def test_a_cache_of_other_rows_is_named():
     _, _, state = LEARNED.apply(params_of(LEARNED), IDS, cache=9)
-    with pytest.raises(ValueError, match=r"cache must have shape \[B, S\] with B = 2 as in ids, got \[3, 9\]"):
+    with pytest.raises(ValueError, match="cache must have the 2 rows of ids, or divide them where they are one token each, got 3 rows"):
         LEARNED.apply(params_of(LEARNED), IDS[:2, :1], cache=state)
