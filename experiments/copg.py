@@ -180,9 +180,15 @@ def judge_step(model, rate, state, batch, key):
 
 
 def by_samples(model, score, reference, held_out, how, beta, key, state):
-    found = decoding.generate(key, model.apply, state["params"], held_out["prompts"], mask=held_out["real"], samples=4, **how)
-    reward = jnp.mean(score(**held_out, tokens=found.tokens, mask=found.mask))
-    kl = jnp.mean(found.log_probs.sum(axis=2) - log_probs(model, reference, **held_out, tokens=found.tokens, mask=found.mask))
+    """What the policy's own texts earn, of some prompts at a time."""
+    found = []
+    for start in range(0, len(held_out["real"]), 128):
+        prompts = {name: x[start : start + 128] for name, x in held_out.items()}
+        rows = dict(mask=prompts["real"], index=start + jnp.arange(len(prompts["real"])), samples=4)
+        texts = decoding.generate(key, model.apply, state["params"], prompts["prompts"], **rows, **how)
+        given = prompts | {"tokens": texts.tokens, "mask": texts.mask}
+        found.append((score(**given), texts.log_probs.sum(axis=2) - log_probs(model, reference, **given)))
+    reward, kl = (jnp.mean(jnp.concatenate(part)) for part in zip(*found, strict=True))
     return state | {"earned": reward}, {"value": reward - beta * kl, "reward": reward, "KL": kl}
 
 

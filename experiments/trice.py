@@ -64,6 +64,7 @@ class Task(NamedTuple):
     thus: int = THUS  # the token before the answer
     end: int = END
     length: int = 1  # of a rationale
+    rows: int = 1000  # that are written at a time
 
 
 class World(NamedTuple):
@@ -137,7 +138,7 @@ def folder(config, key, fit):
     root, (told, asked, length) = pathlib.Path(os.environ.get("CLJAX_DATA", ".")) / config.task, config.lengths
     model, frozen, tokenizer = encoders.load_pretrained(root / "weights")
     params = frozen["params"]["tokens"][np.array(tokenizer.encode((root / "prompt.txt").read_text()).ids)]
-    task = Task(model, frozen, tokenizer.token_to_id("####"), tokenizer.encode("\n").ids[0], length)
+    task = Task(model, frozen, tokenizer.token_to_id("####"), tokenizer.encode("\n").ids[0], length, config.batch)
     known, test = (worded(tokenizer, told, asked, *data.pairs(root / f"{part}.jsonl", columns=("question", "answer"))) for part in ("train", "test"))
     return World(task, params, known, write(task, params, known, known["hinted"], key), partial(by_writing, task, known, test))
 
@@ -163,7 +164,7 @@ def parts(task, params, rows):
     return task.frozen, {"prefix": jnp.broadcast_to(params, (len(rows["questions"]), *params.shape))}
 
 
-def propose(task, params, rows, key, **how):
+def propose(task, params, rows, key):
     """One rationale a question `[B, T]`."""
     if isinstance(task.model, encoders.MLP):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows["index"])
@@ -176,8 +177,9 @@ def propose(task, params, rows, key, **how):
 def write(task, params, rows, real, key=None):
     """Rationales for many questions, some at a time; the likeliest tokens where there is no key."""
     count = len(real)
-    rows, pieces = {"questions": rows["questions"], "real": real, "index": jnp.arange(count)}, range(0, count, 1000)
-    return jnp.concatenate([propose(task, params, {name: x[i : i + 1000] for name, x in rows.items()}, key) for i in pieces])
+    rows = {"questions": rows["questions"], "real": real, "index": jnp.arange(count)}
+    pieces = ({name: x[i : i + task.rows] for name, x in rows.items()} for i in range(0, count, task.rows))
+    return jnp.concatenate([propose(task, params, piece, key) for piece in pieces])
 
 
 def correct(task, rows, tokens):
