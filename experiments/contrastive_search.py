@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from cljax import data, decoding, encoders, losses, metrics, study, train
+from cljax import data, decoding, encoders, losses, metrics, samplers, study, train
 
 
 @train.config
@@ -82,11 +82,6 @@ def corpus(name, split, weights, vocabulary, width, layers):
     return *(data.token_stream(tokenizer, [f"{text}<|endoftext|>" for text in part]) for part in texts), tokenizer, model, params
 
 
-def cut(tokens, length):
-    """Texts of one length, one after the other."""
-    return tokens[: len(tokens) // length * length].reshape(-1, length)
-
-
 def models(config, key, model, params, known, fit):
     """The model that writes and the one that judges, each a network and its parameters."""
     how = dict(batch=config.batch, length=config.window, learning_rate=config.learning_rate, warm_up=config.warm_up, fit=fit)
@@ -96,6 +91,10 @@ def models(config, key, model, params, known, fit):
     if config.judge:
         return (model, learnt), pretrained(config.judge)[:2]
     return (model, learnt), (model, train.language_model(jax.random.fold_in(key, 1), model, known, name="judge", **how)[0])
+
+
+def continuation(key, apply, params, how, prompts, rows):
+    return decoding.generate(key, apply, params, prompts, index=rows, **how)
 
 
 def write(config, key, model, params, texts):
@@ -109,7 +108,7 @@ def write(config, key, model, params, texts):
         return encoders.in_parts(search, prompts, size=config.at_once).tokens
     filter = {"nucleus": decoding.top_p(config.mass), "top-k": decoding.top_k(config.k)}.get(config.decoder)
     how = dict(steps=new, filter=filter, greedy=config.decoder == "greedy")
-    draw = lambda ids, index: decoding.generate(key, model.apply, params, ids, index=index, **how)  # noqa: E731
+    draw = partial(continuation, key, model.apply, params, how)
     return encoders.in_parts(draw, prompts, rows, size=config.at_once).tokens
 
 
@@ -138,14 +137,15 @@ def run(config, key, fit=train.fit):
     k_model, k_prompts, k_text = jax.random.split(key, 3)
     known, held_out, _, model, params = corpus(config.data, config.split, config.weights, config.vocabulary, config.width, config.layers)
     writer, (judge, known_by) = models(config, k_model, model, params, known, fit)
-    texts = jax.random.permutation(k_prompts, cut(held_out, sum(config.lengths)))[: config.prompts]
+    texts = jax.random.permutation(k_prompts, samplers.chunk_stream(held_out, sum(config.lengths)))[: config.prompts]
     tokens, prompts = write(config, k_text, *writer, texts), texts[:, : config.lengths[0]]
     results = {"diversity": metrics.diversity(tokens), "coherence": coherence(judge, config.at_once, known_by, prompts, tokens)}
     results["a text"] = np.concatenate([prompts[0], tokens[0]])
     if config.decoder == "held-out text":
-        results |= quality(model, config.at_once, writer[1], cut(held_out, config.window + 1))
+        results |= quality(model, config.at_once, writer[1], samplers.chunk_stream(held_out, config.window + 1))
     if config.decoder == "contrastive" and config.alpha == 0:
-        results["as greedy"] = jnp.mean(tokens == write(dataclasses.replace(config, decoder="greedy"), k_text, *writer, texts))
+        greedy = write(dataclasses.replace(config, decoder="greedy"), k_text, *writer, texts)
+        results["as greedy"] = np.mean(np.asarray(tokens == greedy))
     return results
 
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cljax import data, decoding, encoders, losses, metrics, study, train
+from cljax import data, decoding, encoders, losses, metrics, samplers, study, train
 
 
 @train.config
@@ -69,18 +69,15 @@ def pretrained(name):
     return encoders.load_pretrained(pathlib.Path(os.environ.get("CLJAX_DATA", "."), name))
 
 
-def cut(tokens, length):
-    """Texts of one length, one after the other."""
-    return tokens[: len(tokens) // length * length].reshape(-1, length)
+def continuation(key, apply, params, how, prompts, rows):
+    return decoding.generate(key, apply, params, prompts, index=rows, **how)
 
 
 def write(config, key, model, params, prompts):
     filter = FILTERS[config.method](config.amount) if config.method in FILTERS else None
     how = dict(steps=config.lengths[1], filter=filter, greedy=config.method == "greedy")
-    rows = np.arange(len(prompts))
-    return encoders.in_parts(
-        lambda ids, rows: decoding.generate(key, model.apply, params, ids, index=rows, **how), prompts, rows, size=config.at_once
-    )
+    draw = partial(continuation, key, model.apply, params, how)
+    return encoders.in_parts(draw, prompts, np.arange(len(prompts)), size=config.at_once)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -89,9 +86,13 @@ def logits_of(model, params, texts):
     return model.apply(params, texts)[1][:, :-1]
 
 
+def deviation(model, params, texts):
+    return metrics.entropy_deviation(logits_of(model, params, texts), texts[:, 1:])
+
+
 @partial(jax.jit, static_argnums=(0, 1))
-def deviation(model, size, params, texts):
-    return encoders.in_parts(lambda part: metrics.entropy_deviation(logits_of(model, params, part), part[:, 1:]), texts, size=size)
+def deviations(model, size, params, texts):
+    return encoders.in_parts(partial(deviation, model, params), texts, size=size)
 
 
 def surprisal(model, params, prompts, tokens):
@@ -117,7 +118,7 @@ def repetition(tokens):
 
 def motive(config, model, params, held_out):
     """How far entropy and surprisal of held-out text are apart."""
-    found = np.asarray(deviation(model, config.at_once, params, cut(held_out, config.window + 1))).ravel()
+    found = np.asarray(deviations(model, config.at_once, params, samplers.chunk_stream(held_out, config.window + 1))).ravel()
     density = np.histogram(found, EDGES, density=True)[0]
     return {"mean deviation": found.mean(), "median deviation": np.median(found), "sd of deviation": found.std(), "density": density}
 
@@ -129,8 +130,8 @@ def run(config, key, fit=train.fit):
         how = dict(batch=config.batch, length=config.window, learning_rate=config.learning_rate, warm_up=config.warm_up)
         params, _ = train.language_model(k_model, model, known, steps=config.steps, params=params, fit=fit, **how)
     if config.method == "held-out text":
-        return repetition(cut(held_out, config.lengths[1])) | motive(config, model, params, held_out)
-    texts = jax.random.permutation(k_prompts, cut(held_out, sum(config.lengths)))[: config.prompts]
+        return repetition(samplers.chunk_stream(held_out, config.lengths[1])) | motive(config, model, params, held_out)
+    texts = jax.random.permutation(k_prompts, samplers.chunk_stream(held_out, sum(config.lengths)))[: config.prompts]
     prompts = texts[:, : config.lengths[0]]
     found = write(config, k_text, model, params, prompts)
     judge, known_by = pretrained(config.judge)[:2] if config.judge else (model, params)

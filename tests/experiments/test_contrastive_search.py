@@ -61,7 +61,7 @@ def test_the_penalty_moves_states_apart_and_models_are_shared(experiment, fit):
     found = {}
     for simctg in (False, True):
         (writer, learnt), (_, judge) = experiment.models(tiny(experiment.Config(simctg=simctg)), jax.random.key(3), model, None, known, fit)
-        found[simctg] = experiment.quality(writer, 16, learnt, experiment.cut(known[:270], 9))
+        found[simctg] = experiment.quality(writer, 16, learnt, known[:270].reshape(30, 9))
         assert not np.array_equal(*(jax.tree.leaves(p)[0] for p in (learnt, judge)))
     assert found[True]["isotropy"] > found[False]["isotropy"] + 0.05
     stages = [path.name.rpartition("-")[0] for path in (fit.keywords["folder"] / "shared").iterdir()]
