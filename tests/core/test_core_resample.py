@@ -31,11 +31,12 @@ def test_worked_numbers(comb, count, u, expected):
 @pytest.mark.parametrize("weights, count", [(WEIGHTS, 5), (np.float32([2, 0, 5, 0.5, 0]), 3), (np.float32([1, 1, 1]), 7), (np.float32([3]), 2)])
 def test_each_entry_comes_as_often_as_its_weight_says(comb, weights, count):
     """By enumeration: the draws change only at finitely many u, between which they are constant."""
-    expected = count * np.float64(weights) / weights.sum(dtype=np.float64)
-    borders = np.concatenate([[0, 1], (np.cumsum(np.float64(weights)) / weights.sum(dtype=np.float64) * count) % 1])
+    weights = weights.astype(np.float64)
+    expected = count * weights / weights.sum()
+    borders = np.concatenate([[0, 1], (np.cumsum(weights) / weights.sum() * count) % 1])
     borders = np.unique(np.round(borders, 9))
     middles, lengths = (borders[1:] + borders[:-1]) / 2, np.diff(borders)
-    counts = [np.bincount(comb(u, weights, count), minlength=len(weights)) for u in middles]
+    counts = [np.bincount(comb(u, np.float32(weights), count), minlength=len(weights)) for u in middles]
     np.testing.assert_allclose(lengths @ np.array(counts), expected, atol=1e-6)
     for number in counts:
         assert (number >= np.floor(expected - 1e-6)).all() and (number <= np.ceil(expected + 1e-6)).all()
