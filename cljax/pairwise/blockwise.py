@@ -5,6 +5,7 @@ masks what was seen before: nothing is padded, and `terms` sees real rows alone.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -64,10 +65,15 @@ class _Plan(NamedTuple):
         return direct + [(n, kind, 1 - axis, True) for n, kind, axis, _ in direct] if self.mirrored else direct
 
     @property
+    def rows(self):
+        """How many blocks there are down the queries."""
+        return -(-self.lengths[0] // self.sizes[0])
+
+    @property
     def numbers(self):
         """The blocks' numbers, to scan over."""
-        rows, columns = (-(-length // size) for length, size in zip(self.lengths, self.sizes, strict=True))
-        return jnp.arange(rows * (rows + 1) // 2 if self.mirrored else rows * columns, dtype=jnp.int32)
+        columns = -(-self.lengths[1] // self.sizes[1])
+        return jnp.arange(self.rows * (self.rows + 1) // 2 if self.mirrored else self.rows * columns, dtype=jnp.int32)
 
 
 def reduce(queries, keys, terms, rows, columns, params, similarity, centre, *, block_size, keep=False, ring=None):
@@ -182,7 +188,7 @@ def _backward(plan, inputs, centre, results, cotangents, products, of_products):
     def visit(local, gathered, right, source):
         results = _together(plan, left.results, right.results)
 
-        def over(carry, step):
+        def within(carry, step):
             number, products, of_products = step
             (left_sum, row_sum, shared_sum), (right_sum, column_sum) = carry
             block = _with_results(plan, _block(plan, left, right, centre, number, source), results)
@@ -191,38 +197,62 @@ def _backward(plan, inputs, centre, results, cotangents, products, of_products):
             part, row_part, column_part, shared_part = pull(plan, block, products, (shared, shared_others), joins)
             part = part if of_products is None else part + of_products
             part = part.astype(block.left.dtype) if plan.narrow else part
-            column_at, row_at = block.at
+            row_at = block.at[1]
             local = (
                 blocks.add(left_sum, row_at, sim.product(part, block.right, (1, 0))),
                 [blocks.add(total, row_at, jnp.squeeze(leaf, 1)) for total, leaf in zip(row_sum, row_part, strict=True)],
                 [total + leaf for total, leaf in zip(shared_sum, shared_part, strict=True)],
             )
             # The keys' gradient is summed transposed: XLA:CPU multiplies `left.T @ part` faster than `part.T @ left`.
-            gathered = (
-                blocks.add(right_sum, column_at, sim.product(block.left, part, (0, 0)), axis=1),
-                [blocks.add(total, column_at, jnp.squeeze(leaf, 0)) for total, leaf in zip(column_sum, column_part, strict=True)],
-            )
-            return (local, gathered), None
+            right_sum = right_sum + sim.product(block.left, part, (0, 0))
+            return (local, (right_sum, [total + jnp.squeeze(leaf, 0) for total, leaf in zip(column_sum, column_part, strict=True)])), None
 
-        return lax.scan(over, (local, gathered), (plan.numbers, products, of_products))[0]
+        def over(carry, steps):
+            local, (right_sum, column_sum) = carry
+            at = _places(plan, steps[0][0])[0][0]
+            size = plan.sizes[1]
+            start = vary(jnp.zeros((right_sum.shape[1], size), plan.dtype), plan.axes), [jnp.zeros_like(total[:size]) for total in column_sum]
+            (local, (part, column_part)), _ = lax.scan(within, (local, start), steps)
+            right_sum = blocks.add(right_sum, at, part.T)
+            return (local, (right_sum, [blocks.add(total, at, leaf) for total, leaf in zip(column_sum, column_part, strict=True)])), None
+
+        # Blocks of the same columns follow one another, but for mirrored ones.
+        steps = jax.tree.map(lambda x: x.reshape(-1, 1 if plan.mirrored else plan.rows, *x.shape[1:]), (plan.numbers, products, of_products))
+        return lax.scan(over, (local, gathered), steps)[0]
 
     def zeros(tree):
         return jax.tree.map(lambda leaf: vary(jnp.zeros(leaf.shape, leaf.dtype), varying_axes(leaf)), tree)
 
     wide = jax.eval_shape(lambda: _load(plan, "left", left, centre)).shape[1]
     local = vary(jnp.zeros((plan.lengths[0], wide), plan.dtype), plan.axes), zeros(row_leaves[0]), zeros(shared)
-    gathered = vary(jnp.zeros((wide, plan.lengths[1]), plan.dtype), plan.axes), zeros(column_leaves[0])
+    gathered = vary(jnp.zeros((plan.lengths[1], wide), plan.dtype), plan.axes), zeros(column_leaves[0])
     if plan.ring is not None:
         local, gathered = around(plan.ring, visit, local, gathered, right, lambda one, other: jax.tree.map(jnp.add, one, other))
     else:
         local, gathered = visit(local, gathered, right, None)
     (left_sum, row_sum, shared_sum), (right_sum, column_sum) = local, gathered
-    of_queries = sim.pull(plan.similarity, "left", left.vectors, left_sum, centre, plan.narrow)
-    of_keys = sim.pull(plan.similarity, "right", right.vectors, right_sum.T, centre, plan.narrow)
+    of_queries = _pulled(plan, "left", left.vectors, left_sum, centre)
+    of_keys = _pulled(plan, "right", right.vectors, right_sum, centre)
     if plan.mirrored:
         leaves = [a + b for a, b in zip(row_sum, column_sum, strict=True)]
         return [(of_queries + of_keys).astype(left.vectors.dtype), *leaves, *shared_sum]
     return [of_queries.astype(left.vectors.dtype), of_keys.astype(right.vectors.dtype), *row_sum, *column_sum, *shared_sum]
+
+
+def _pulled(plan, name, vectors, total, centre):
+    """The vectors' gradient from the sums over all blocks, in place of these, some rows at a time."""
+    pull = partial(sim.pull, plan.similarity, name, centre=centre, narrow=plan.narrow)
+    if plan.similarity != "cosine":
+        return pull(vectors, total)
+    size = plan.sizes[name == "right"]
+    whole = len(vectors) // size
+
+    def some(total, at, size=size):
+        return blocks.put(total, at, pull(blocks.cut(vectors, at, size), blocks.cut(total, at, size)))
+
+    total = lax.fori_loop(0, whole, lambda number, total: some(total, number * size), total)
+    rest = len(vectors) - whole * size
+    return some(total, whole * size, rest) if rest else total
 
 
 # Sides and blocks.
@@ -235,16 +265,20 @@ def _sides(plan, inputs, centre):
     return left, right, (params, hoisted)
 
 
+def _places(plan, number):
+    """Where the columns and the rows of block `number` start; which of them no earlier block holds; whether its mirror image is another block."""
+    i, j = number % plan.rows, number // plan.rows
+    j = (i + j) % plan.rows if plan.mirrored else j  # i and the one that stands j places further, round and round: every pair once
+    (row_at, new_rows), (column_at, new_columns) = (blocks.span(n, plan.sizes[axis], plan.lengths[axis]) for axis, n in enumerate((i, j)))
+    return (column_at, row_at), (new_columns, new_rows), i != j
+
+
 def _load(plan, name, side, centre):
     return sim.load(plan.similarity, name, side.vectors, side.units, centre, plan.narrow)
 
 
 def _block(plan, left, right, centre, number, source):
-    rows = -(-plan.lengths[0] // plan.sizes[0])
-    i, j = number % rows, number // rows
-    j = (i + j) % rows if plan.mirrored else j  # i and the one that stands j places further, round and round: every pair once
-    row_at, new_rows = blocks.span(i, plan.sizes[0], plan.lengths[0])
-    column_at, new_columns = blocks.span(j, plan.sizes[1], plan.lengths[1])
+    (column_at, row_at), (new_columns, new_rows), off_diagonal = _places(plan, number)
     whole = all(length % size == 0 for length, size in zip(plan.lengths, plan.sizes, strict=True))
     first = column_at, row_at
     if source is not None:  # the keys travel
@@ -263,7 +297,7 @@ def _block(plan, left, right, centre, number, source):
             jax.tree.map(jnp.transpose, right.units),
             None if whole else new_columns[None],
         ),
-        off_diagonal=i != j if plan.mirrored else None,
+        off_diagonal=off_diagonal if plan.mirrored else None,
         first=first,
     )
 
