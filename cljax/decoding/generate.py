@@ -114,7 +114,8 @@ def _generate(key, params, prompt, mask, prefix, rows, filter, *, apply, steps, 
     def step(t, real, state):
         logits, cache = state
         kept = logits if filter is None else filter(logits)
-        tokens = jnp.argmax(kept, axis=-1) if greedy else draw(keys, t, kept)
+        scores = kept if greedy else kept + noise(keys, t, kept)
+        tokens = lax.top_k(scores, 1)[1].ravel()  # `argmax` with the noise fused into it takes three times as long on a processor
         log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, None], axis=-1)[:, 0]
         _, logits, cache = apply(params, tokens[:, None], real[:, None], cache=cache)
         return tokens, log_probs, (single(logits[:, 0]), cache)
@@ -123,9 +124,9 @@ def _generate(key, params, prompt, mask, prefix, rows, filter, *, apply, steps, 
     return found if samples is None else jax.tree.map(lambda leaf: leaf.reshape(-1, samples, steps), found)
 
 
-def draw(keys, t, logits):
-    """The token of each row at step t, by the row's own key."""
-    return jax.vmap(jax.random.categorical)(jax.vmap(jax.random.fold_in, (0, None))(keys, t), logits)
+def noise(keys, t, logits):
+    """What makes the largest of logits a draw from their softmax, of each row by its own key."""
+    return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, t), logits.shape[1:], logits.dtype))(keys)
 
 
 def checked(apply, prompt, mask, prefix, steps, stop, pad):

@@ -123,7 +123,7 @@ def _search(params, prompt, mask, prefix, alpha, *, apply, steps, k, stop, pad):
     def step(t, real, state):
         logits, cache, context, seen = state
         logs = jax.nn.log_softmax(logits)
-        ids = likeliest(logits, k)
+        ids = lax.top_k(logits, k)[1]
         chances = jnp.take_along_axis(logs, ids, axis=1)
         states, following, cache = apply(params, ids.reshape(-1, 1), jnp.repeat(real, k)[:, None], cache=cache)
         states = safe_normalize(states).reshape(rows, k, -1)
@@ -138,13 +138,3 @@ def _search(params, prompt, mask, prefix, alpha, *, apply, steps, k, stop, pad):
     room = ((0, 0), (0, steps))
     context, seen = jnp.pad(safe_normalize(hidden), (*room, (0, 0))), jnp.pad(mask, room)
     return write(step, (logits, cache, context, seen), rows, steps, stop, pad)
-
-
-def likeliest(logits, k):
-    """The k likeliest tokens `[B, k]` in order. (`lax.top_k` sorts all of them on a processor, which takes a hundred times longer.)"""
-
-    def take(left, _):
-        best = jnp.argmax(left, axis=-1)
-        return jnp.where(jnp.arange(left.shape[-1]) == best[:, None], -jnp.inf, left), best
-
-    return lax.scan(take, logits, length=k)[1].T
