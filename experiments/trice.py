@@ -4,7 +4,8 @@ A model writes a rationale that ends in an answer; only questions and right answ
 an expectation over the rationales that lead to it. TRICE keeps one for each question, a Markov chain that takes each right proposal of the model, and
 subtracts what a proposal's gradient is on average anyway: a control variate, with which the noise vanishes as the model learns. Learning from right
 proposals alone (rejection sampling, policy gradients) neglects questions that are seldom solved. Shown on digits whose parity is the answer and whose
-label is the rationale, where the exact gradient is known, and on sums modulo ten that a small decoder works out aloud.
+label is the rationale, where the exact gradient is known, and on sums modulo ten that a small decoder works out aloud. As published, the first
+rationales are those of a guide that is told the answer; one arm does without, as such a guide may copy the answer behind any reasoning.
 
     python experiments/trice.py --workers
     python experiments/trice.py --arm "digits subsampled" --set subsample=16,32,64
@@ -40,6 +41,7 @@ class Config:
     fade: bool = False  # of the rate, by a cosine to a tenth
     batch: int = 64
     steps: int = 400
+    guide: bool = True  # the first rationales of sums are written with the answer in sight
     wrong: float = 0.3  # how many of the first rationales of digits are drawn at random
     questions: int = 1000  # sums to learn from; as many others are the test
     worked: int = 1000  # sums with a rationale, from which the first model learns
@@ -55,6 +57,7 @@ TASKS = {"digits": {}, "sums": dict(task="sums", adam=True, learning_rate=1e-3, 
 ARMS = {f"{task} {method}": Config(method=method, **how) for task, how in TASKS.items() for method in METHODS}
 ARMS |= {f"{task} subsampled": Config(subsample=32, **how) for task, how in TASKS.items()} | {"digits exact": Config(method="exact")}
 ARMS |= {f"sums {method}": Config(method=method, **TASKS["sums"]) for method in ("STaR", "direct")}
+ARMS |= {"sums TRICE, no guide": Config(guide=False, **TASKS["sums"])}
 PLUS, IS, THUS, END = 10, 11, 12, 13  # tokens of sums beside the digits: "3+7+5+9=" and "05:4."
 
 
@@ -125,7 +128,7 @@ def sums(config, key, fit):
     if config.method == "direct":  # ":4." and whatever behind it
         first = jnp.concatenate([known["worked"][:, 2:], known["answers"]], axis=1)
     else:
-        first = write(task, params, known, known["hinted"], k_first)
+        first = write(task, params, known, known["hinted" if config.guide else "real"], k_first)
     return World(task, params, known, first, partial(by_writing, task, known, test))
 
 
