@@ -204,20 +204,24 @@ def _backward(plan, inputs, centre, results, cotangents, products, of_products):
                 [total + leaf for total, leaf in zip(shared_sum, shared_part, strict=True)],
             )
             # The keys' gradient is summed transposed: XLA:CPU multiplies `left.T @ part` faster than `part.T @ left`.
-            right_sum = right_sum + sim.product(block.left, part, (0, 0))
-            return (local, (right_sum, [total + jnp.squeeze(leaf, 0) for total, leaf in zip(column_sum, column_part, strict=True)])), None
+            parts = sim.product(block.left, part, (0, 0)), [jnp.squeeze(leaf, 0) for leaf in column_part]
+            at = block.at[0] if plan.mirrored else 0
+            return (local, _added((right_sum, column_sum), parts, at, axis=1)), None
 
         def over(carry, steps):
-            local, (right_sum, column_sum) = carry
-            at = _places(plan, steps[0][0])[0][0]
-            size = plan.sizes[1]
-            start = vary(jnp.zeros((right_sum.shape[1], size), plan.dtype), plan.axes), [jnp.zeros_like(total[:size]) for total in column_sum]
+            local, gathered = carry
+            start = vary(jnp.zeros((gathered[0].shape[1], plan.sizes[1]), plan.dtype), plan.axes)
+            start = start, [jnp.zeros_like(total[: plan.sizes[1]]) for total in gathered[1]]
             (local, (part, column_part)), _ = lax.scan(within, (local, start), steps)
-            right_sum = blocks.add(right_sum, at, part.T)
-            return (local, (right_sum, [blocks.add(total, at, leaf) for total, leaf in zip(column_sum, column_part, strict=True)])), None
+            return (local, _added(gathered, (part.T, column_part), _places(plan, steps[0][0])[0][0])), None
 
-        # Blocks of the same columns follow one another, but for mirrored ones.
-        steps = jax.tree.map(lambda x: x.reshape(-1, 1 if plan.mirrored else plan.rows, *x.shape[1:]), (plan.numbers, products, of_products))
+        if plan.mirrored:
+            right_sum, column_sum = gathered
+            steps = plan.numbers, products, of_products
+            local, (right_sum, column_sum) = lax.scan(within, (local, (right_sum.T, column_sum)), steps)[0]
+            return local, (right_sum.T, column_sum)
+        # The blocks of the same columns follow one another.
+        steps = jax.tree.map(lambda x: x.reshape(-1, plan.rows, *x.shape[1:]), (plan.numbers, products, of_products))
         return lax.scan(over, (local, gathered), steps)[0]
 
     def zeros(tree):
@@ -237,6 +241,13 @@ def _backward(plan, inputs, centre, results, cotangents, products, of_products):
         leaves = [a + b for a, b in zip(row_sum, column_sum, strict=True)]
         return [(of_queries + of_keys).astype(left.vectors.dtype), *leaves, *shared_sum]
     return [of_queries.astype(left.vectors.dtype), of_keys.astype(right.vectors.dtype), *row_sum, *column_sum, *shared_sum]
+
+
+def _added(gathered, parts, at, axis=0):
+    """The sums over the keys, and of their leaves, with those of some of them added."""
+    (right_sum, column_sum), (right_part, column_part) = gathered, parts
+    column_sum = [blocks.add(total, at, part) for total, part in zip(column_sum, column_part, strict=True)]
+    return blocks.add(right_sum, at, right_part, axis=axis), column_sum
 
 
 def _pulled(plan, name, vectors, total, centre):

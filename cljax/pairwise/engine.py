@@ -15,6 +15,7 @@ from cljax.pairwise.terms import LogSumExp, Max, TermFn
 
 _DENSE_UP_TO = 2**16  # pairs: below, one block's bookkeeping costs more than it saves
 _KEPT_UP_TO = 2**24  # pairs whose scores (64 MiB) are held from the forward to the backward pass, which saves making them again
+_KEPT_FROM = 640  # on a processor, the width from which that is quicker: narrower products are made again sooner than written and read
 
 
 def index(batch: int, axis_name: str | None = None) -> Int[Array, " batch"]:
@@ -116,7 +117,8 @@ def reduce(
         found, structure, layout = dense.reduce(*arguments)
     else:
         size = max(lengths) if implementation == "dense" else block_size
-        keep = ring is None and implementation == "auto" and pairs <= _KEPT_UP_TO
+        worth = jax.default_backend() != "cpu" or queries.shape[1] >= _KEPT_FROM
+        keep = ring is None and implementation == "auto" and pairs <= _KEPT_UP_TO and worth
         found, structure, layout = blockwise.reduce(*arguments, block_size=size, keep=keep, ring=ring)
     if devices > 1 and ring is None:
         found = [
