@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import os
+import pathlib
 import signal
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background
@@ -39,6 +40,15 @@ def _unchecked_annotations(request):
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_memory_mappings():
+    """Each compiled program holds some of the mappings that a process may have (65530 on Linux): without them the next compilation crashes."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
 
 
 def pytest_addoption(parser):
