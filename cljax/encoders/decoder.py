@@ -12,7 +12,7 @@ from cljax.core import check
 from cljax.encoders.bag import look_up
 from cljax.encoders.batch_norm import check_train
 from cljax.encoders.initialise import normal
-from cljax.encoders.text import Block, attention
+from cljax.encoders.text import Block, attention, check_transformer
 
 
 class Cache(NamedTuple):
@@ -99,16 +99,11 @@ class Decoder(nn.Module):
     epsilon: float = 1e-5
 
     def __post_init__(self):
-        for name in ("vocab_size", "features", "layers", "heads", "max_length"):
-            check.integer(name, getattr(self, name), at_least=1)
+        check_transformer(self)
         check.choice("positions", self.positions, ("learned", "rotary"))
         if self.features % (self.heads * (2 if self.positions == "rotary" else 1)):
             what = "features into an even number" if self.positions == "rotary" else "features"
             raise ValueError(f"heads must divide {what}, got heads={self.heads} and features={self.features}")
-        if self.hidden is not None:
-            check.integer("hidden", self.hidden, at_least=1)
-        check.number("dropout", self.dropout, at_least=0, at_most=1)
-        check.number("epsilon", self.epsilon, at_least=0)
         super().__post_init__()
 
     @nn.compact

@@ -81,19 +81,14 @@ class TextTransformer(nn.Module):
     epsilon: float = 1e-12
 
     def __post_init__(self):
-        for name in ("vocab_size", "features", "layers", "heads", "max_length"):
-            check.integer(name, getattr(self, name), at_least=1)
+        check_transformer(self)
         if self.features % self.heads:
             raise ValueError(f"heads must divide features, got heads={self.heads} and features={self.features}")
-        if self.hidden is not None:
-            check.integer("hidden", self.hidden, at_least=1)
         check.integer("types", self.types, at_least=0)
         check.choice("norm", self.norm, ("post", "pre"))
         check.choice("pool", self.pool, ("mean", "first", "top", None))
         if self.pool == "top":
             check.integer("top", self.top, at_least=1, at_most=self.layers)
-        check.number("dropout", self.dropout, at_least=0, at_most=1)
-        check.number("epsilon", self.epsilon, at_least=0)
         super().__post_init__()
 
     @nn.compact
@@ -154,6 +149,16 @@ class TextTransformer(nn.Module):
             return jnp.mean(hidden, axis=1, dtype=jnp.float32)
         total = jnp.sum(jnp.where(mask[..., None], hidden, 0), axis=1, dtype=jnp.float32)
         return total / jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+
+
+def check_transformer(module):
+    """Raises where an attribute that every transformer has is out of range."""
+    for name in ("vocab_size", "features", "layers", "heads", "max_length"):
+        check.integer(name, getattr(module, name), at_least=1)
+    if module.hidden is not None:
+        check.integer("hidden", module.hidden, at_least=1)
+    check.number("dropout", module.dropout, at_least=0, at_most=1)
+    check.number("epsilon", module.epsilon, at_least=0)
 
 
 class Block(nn.Module):

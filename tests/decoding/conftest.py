@@ -1,4 +1,4 @@
-"""A small model with strong opinions, and prompts of unequal lengths."""
+"""A small model with strong opinions, prompts of unequal lengths, and when two generations are the same."""
 
 from types import SimpleNamespace
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from cljax import encoders
 
@@ -46,3 +47,32 @@ def small():
     return SimpleNamespace(
         model=model, params=params, prompt=prompt, mask=mask, front=front, states=states, texts=texts, apply=apply, counted=counted
     )
+
+
+@pytest.fixture(scope="session")
+def equal():
+    """Raises where two generations differ."""
+
+    def equal(a, b):
+        np.testing.assert_array_equal(a.tokens, b.tokens)
+        np.testing.assert_array_equal(a.mask, b.mask)
+        np.testing.assert_allclose(a.log_probs, b.log_probs, atol=1e-5)
+
+    return equal
+
+
+@pytest.fixture(scope="session")
+def same_everywhere(equal):
+    """Raises where `local(params, *arguments)`, whose arguments have the four rows in front, is another under jit, vmap or shard_map."""
+
+    def same(local, params, *arguments):
+        expected = local(params, *arguments)
+        equal(jax.jit(local)(params, *arguments), expected)
+        one = jax.vmap(lambda *row: jax.tree.map(lambda leaf: leaf[0], local(params, *(part[None] for part in row))))
+        equal(jax.jit(one)(*arguments), expected)
+        mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+        for check_vma in (True, False):
+            specs = dict(in_specs=(jax.P(), *[jax.P("data")] * len(arguments)), out_specs=jax.P("data"), check_vma=check_vma)
+            equal(jax.jit(jax.shard_map(local, mesh=mesh, **specs))(params, *arguments), expected)
+
+    return same

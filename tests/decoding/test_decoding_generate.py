@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 from cljax import decoding
 
@@ -16,12 +15,6 @@ FILTER = decoding.compose(decoding.temperature(0.9), decoding.typical(0.9))
 
 def log_softmax(z):
     return z - z.max() - np.log(np.exp(z - z.max()).sum())
-
-
-def equal(a, b):
-    np.testing.assert_array_equal(a.tokens, b.tokens)
-    np.testing.assert_array_equal(a.mask, b.mask)
-    np.testing.assert_allclose(a.log_probs, b.log_probs, atol=1e-5)
 
 
 def test_greedy_tokens_are_the_likeliest_one_after_the_other(small):
@@ -49,7 +42,7 @@ def test_log_probs_are_those_of_the_unfiltered_model_and_tokens_those_that_the_f
 
 
 @pytest.mark.parametrize("options", [dict(filter=FILTER), dict(filter=FILTER, samples=3), dict(greedy=True, stop=2)])
-def test_padding_and_other_rows_change_nothing(small, options):
+def test_padding_and_other_rows_change_nothing(small, options, equal):
     run = partial(decoding.generate, KEY, small.model.apply, small.params, steps=8, **options)
     expected = run(small.prompt, mask=small.mask)
     equal(run(small.front[0], mask=small.front[1]), expected)
@@ -115,7 +108,7 @@ def test_a_nan_is_flagged_in_its_row_alone(small):
         assert np.isfinite(np.delete(found.log_probs, 1, axis=0)).all()
 
 
-def test_a_filter_that_removes_everything_leaves_the_likeliest(small):
+def test_a_filter_that_removes_everything_leaves_the_likeliest(small, equal):
     run = partial(decoding.generate, KEY, small.model.apply, small.params, small.prompt, steps=5, mask=small.mask)
     equal(run(filter=lambda logits: jnp.full_like(logits, -jnp.inf)), run(greedy=True))
 
@@ -139,19 +132,11 @@ def test_guidance_is_an_apply_of_two_branches(small):
             empty[row].append(token)
 
 
-def test_generation_under_jit_vmap_and_shard_map_is_the_same(small):
+def test_generation_under_jit_vmap_and_shard_map_is_the_same(small, same_everywhere):
     def local(params, prompt, mask, index):
         return decoding.generate(KEY, small.model.apply, params, prompt, steps=6, mask=mask, filter=FILTER, stop=2, index=index)
 
-    arguments = small.prompt, small.mask, np.arange(4)
-    expected = local(small.params, *arguments)
-    equal(jax.jit(local)(small.params, *arguments), expected)
-    one = jax.vmap(lambda *row: jax.tree.map(lambda leaf: leaf[0], local(small.params, *(part[None] for part in row))))
-    equal(jax.jit(one)(*arguments), expected)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
-    for check_vma in (True, False):
-        specs = dict(in_specs=(jax.P(), *[jax.P("data")] * 3), out_specs=jax.P("data"), check_vma=check_vma)
-        equal(jax.jit(jax.shard_map(local, mesh=mesh, **specs))(small.params, *arguments), expected)
+    same_everywhere(local, small.params, small.prompt, small.mask, np.arange(4))
 
 
 def test_a_prefix_goes_to_the_first_call(small):

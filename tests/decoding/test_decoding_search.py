@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 from cljax import decoding
 
@@ -54,12 +53,6 @@ def test_lengths_and_turns_of_states_change_nothing_and_equal_states_leave_the_l
     assert rank(context[:1, :0], candidates[:1], probs[:1], alpha=0.5).tolist() == [np.argmax(probs[0])]
 
 
-def equal(a, b):
-    np.testing.assert_array_equal(a.tokens, b.tokens)
-    np.testing.assert_array_equal(a.mask, b.mask)
-    np.testing.assert_allclose(a.log_probs, b.log_probs, atol=1e-5)
-
-
 def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
@@ -84,7 +77,7 @@ def test_search_is_that_of_a_loop_without_a_cache(small, k, alpha):
             texts[row].append(token)
 
 
-def test_alpha_0_and_one_candidate_are_greedy(small):
+def test_alpha_0_and_one_candidate_are_greedy(small, equal):
     how = dict(steps=10, mask=small.mask, stop=2)
     greedy = decoding.generate(None, small.model.apply, small.params, small.prompt, greedy=True, **how)
     search = partial(decoding.contrastive_search, small.model.apply, small.params, small.prompt, **how)
@@ -93,7 +86,7 @@ def test_alpha_0_and_one_candidate_are_greedy(small):
     assert (search(k=5, alpha=0.7).tokens != greedy.tokens).any()
 
 
-def test_padding_and_other_rows_change_nothing(small):
+def test_padding_and_other_rows_change_nothing(small, equal):
     run = partial(decoding.contrastive_search, small.model.apply, small.params, steps=8, k=4, alpha=0.6, stop=2)
     expected = run(small.prompt, mask=small.mask)
     assert not expected.mask.all()
@@ -131,19 +124,11 @@ def test_a_nan_is_flagged_in_its_row_alone(small):
     assert np.isfinite(np.delete(found.log_probs, 1, axis=0)).all()
 
 
-def test_search_under_jit_vmap_and_shard_map_is_the_same(small):
+def test_search_under_jit_vmap_and_shard_map_is_the_same(small, same_everywhere):
     def local(params, prompt, mask):
         return decoding.contrastive_search(small.model.apply, params, prompt, steps=6, k=3, alpha=0.6, mask=mask, stop=2)
 
-    arguments = small.prompt, small.mask
-    expected = local(small.params, *arguments)
-    equal(jax.jit(local)(small.params, *arguments), expected)
-    one = jax.vmap(lambda *row: jax.tree.map(lambda leaf: leaf[0], local(small.params, *(part[None] for part in row))))
-    equal(jax.jit(one)(*arguments), expected)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
-    for check_vma in (True, False):
-        specs = dict(in_specs=(jax.P(), *[jax.P("data")] * 2), out_specs=jax.P("data"), check_vma=check_vma)
-        equal(jax.jit(jax.shard_map(local, mesh=mesh, **specs))(small.params, *arguments), expected)
+    same_everywhere(local, small.params, small.prompt, small.mask)
 
 
 @pytest.mark.errors

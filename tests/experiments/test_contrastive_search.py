@@ -2,7 +2,6 @@
 
 import dataclasses
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,23 +15,7 @@ MODEL = encoders.Decoder(12, 8, layers=1, heads=4, positions="rotary")
 SIZES = dict(prompts=4, lengths=(4, 8), at_once=4, vocabulary=12, width=8, layers=1, window=8, batch=8, steps=40, learning_rate=0.02, warm_up=4)
 
 
-def docstrings(*, vocabulary, key):
-    rng = np.random.default_rng(0)
-    ids = np.where(rng.random(900) < 0.7, np.arange(900) % 7, rng.integers(0, 12, 900)).astype(np.int32)
-    decode = lambda ids, skip_special_tokens: " ".join(map(str, ids)) + " $ and $"  # noqa: E731
-    return data.Docstrings(ids[:600], ids[600:], SimpleNamespace(get_vocab_size=lambda: vocabulary, decode=decode))
-
-
-@pytest.fixture(autouse=True)
-def loaded(experiment, monkeypatch):
-    monkeypatch.setattr(data, "docstrings", docstrings)
-    experiment.corpus.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def fit(tmp_path_factory):
-    """Keeps the models, so that all tests share their training."""
-    return partial(train.fit, folder=tmp_path_factory.mktemp("stage"), progress=False)
+pytestmark = pytest.mark.usefixtures("few_docstrings")
 
 
 def tiny(config, **changes):
@@ -40,8 +23,8 @@ def tiny(config, **changes):
 
 
 @pytest.mark.parametrize("arm", ["MLE contrastive 5 0.0", "MLE contrastive 5 0.6", "MLE nucleus 0.95", "SimCTG held-out text"])
-def test_each_decoder_writes(experiment, fit, arm):
-    found = experiment.run(tiny(experiment.ARMS[arm]), jax.random.key(0), fit)
+def test_each_decoder_writes(experiment, kept_fit, arm):
+    found = experiment.run(tiny(experiment.ARMS[arm]), jax.random.key(0), kept_fit)
     extra = {"MLE contrastive 5 0.0": {"as greedy"}, "SimCTG held-out text": {"isotropy", "perplexity"}}.get(arm, set())
     assert set(found) == WRITTEN | extra and all(np.all(np.isfinite(value)) for value in found.values())
     assert 0 <= found["diversity"] <= 1 and -4 < found["coherence"] < 0 and found["a text"].shape == (12,)
@@ -55,16 +38,16 @@ def test_what_is_held_out_is_compared_with_itself(experiment):
     np.testing.assert_array_equal(experiment.write(tiny(experiment.ARMS["MLE held-out text"]), None, None, None, texts), texts[:, 4:])
 
 
-def test_the_penalty_moves_states_apart_and_models_are_shared(experiment, fit):
+def test_the_penalty_moves_states_apart_and_models_are_shared(experiment, kept_fit):
     known, _, _, model, params = experiment.corpus("docstrings", ("train", "test"), None, 12, 8, 1)
     assert model == MODEL and params is None
     found = {}
     for simctg in (False, True):
-        (writer, learnt), (_, judge) = experiment.models(tiny(experiment.Config(simctg=simctg)), jax.random.key(3), model, None, known, fit)
+        (writer, learnt), (_, judge) = experiment.models(tiny(experiment.Config(simctg=simctg)), jax.random.key(3), model, None, known, kept_fit)
         found[simctg] = experiment.quality(writer, 16, learnt, known[:270].reshape(30, 9))
         assert not np.array_equal(*(jax.tree.leaves(p)[0] for p in (learnt, judge)))
     assert found[True]["isotropy"] > found[False]["isotropy"] + 0.05
-    stages = [path.name.rpartition("-")[0] for path in (fit.keywords["folder"] / "shared").iterdir()]
+    stages = [path.name.rpartition("-")[0] for path in (kept_fit.keywords["folder"] / "shared").iterdir()]
     assert stages.count("judge") < stages.count("language model")  # one for both trainings
 
 

@@ -16,18 +16,6 @@ SIZES = dict(batch=8, steps=40, questions=16, worked=32, worked_steps=2, width=8
 NAMES = {"digits": ("log-likelihood", "accuracy", "error"), "sums": ("accuracy", "known"), "gsm8k": ("accuracy", "known")}
 
 
-def load(name, *, key, split):
-    labels = np.arange(60, dtype=np.int32) % 10
-    images = np.random.default_rng(1).uniform(size=(60, 8, 8)).astype(np.float32) * 0.3
-    images[np.arange(60), labels % 8, labels // 8] += 0.7
-    return (images[:40], labels[:40]), (images[40:], labels[40:])
-
-
-@pytest.fixture
-def loaded(monkeypatch):
-    monkeypatch.setattr(data, "load", load)
-
-
 def tiny(config, **changes):
     return dataclasses.replace(config, **SIZES | changes | ({"subsample": 4} if config.subsample else {}))
 
@@ -42,7 +30,7 @@ def check(found, config):
     assert found["accuracy over steps"].shape == (21,) and found["accuracy over steps"][-1] == found["accuracy"]
 
 
-def test_every_arm_traces_as_a_population(experiment, loaded):
+def test_every_arm_traces_as_a_population(experiment, few_digits):
     for arm in ("digits rejection", "sums subsampled", "sums STaR"):
         config = tiny(experiment.ARMS[arm])
         shapes = jax.eval_shape(jax.vmap(partial(experiment.run, config)), jax.random.split(jax.random.key(0), 3))
@@ -50,7 +38,7 @@ def test_every_arm_traces_as_a_population(experiment, loaded):
         assert shapes["accuracy"].shape == (3,) and shapes["accuracy over steps"].shape == (3, 21)
 
 
-def test_digits_are_learnt_by_the_exact_gradient_and_nearly_so_by_trice(experiment, loaded):
+def test_digits_are_learnt_by_the_exact_gradient_and_nearly_so_by_trice(experiment, few_digits):
     ends = {arm: experiment.run(tiny(experiment.ARMS[f"digits {arm}"]), jax.random.key(0)) for arm in ("exact", "TRICE")}
     for arm, found in ends.items():
         check(found, experiment.ARMS[f"digits {arm}"])
@@ -89,7 +77,7 @@ def nothing(key, state, step, batches, **options):
 
 
 @pytest.mark.parametrize("arm", ["digits TRICE", "sums no control variate"])
-def test_four_devices_take_the_step_of_one_and_write_the_same_memory(experiment, loaded, monkeypatch, arm):
+def test_four_devices_take_the_step_of_one_and_write_the_same_memory(experiment, few_digits, monkeypatch, arm):
     monkeypatch.setattr(experiment, "correct", lambda task, rows, tokens: tokens[:, 0] % 2 == 0)  # what untrained models get right too
     config = tiny(experiment.ARMS[arm], adam=False, learning_rate=0.1)
     world = {"digits": experiment.digits, "sums": experiment.sums}[config.task](config, jax.random.key(0), nothing)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +17,7 @@ HELD_OUT = {"rep-4", "diversity", "Zipf", "mean deviation", "median deviation", 
 MODEL = encoders.Decoder(12, 8, layers=1, heads=4, positions="rotary")  # what the tests share: nothing is compiled twice
 
 
-def docstrings(*, vocabulary, key):
-    rng = np.random.default_rng(0)
-    ids = np.where(rng.random(900) < 0.7, np.arange(900) % 7, rng.integers(0, 12, 900)).astype(np.int32)
-    return data.Docstrings(ids[:600], ids[600:], SimpleNamespace(get_vocab_size=lambda: vocabulary))
-
-
-@pytest.fixture(autouse=True)
-def loaded(experiment, monkeypatch):
-    monkeypatch.setattr(data, "docstrings", docstrings)
-    experiment.corpus.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def fit(tmp_path_factory):
-    """Keeps the model, so that all tests share its training."""
-    return partial(train.fit, folder=tmp_path_factory.mktemp("stage"), progress=False)
+pytestmark = pytest.mark.usefixtures("few_docstrings")
 
 
 def tiny(config, **changes):
@@ -42,8 +26,8 @@ def tiny(config, **changes):
 
 
 @pytest.mark.parametrize("arm", ["typical 0.2", "top-k 2", "greedy"])
-def test_each_method_writes(experiment, fit, arm):
-    found = experiment.run(tiny(experiment.ARMS[arm]), jax.random.key(0), fit)
+def test_each_method_writes(experiment, kept_fit, arm):
+    found = experiment.run(tiny(experiment.ARMS[arm]), jax.random.key(0), kept_fit)
     assert set(found) == (WRITTEN if arm == "greedy" else FILTERED)
     assert all(np.isfinite(value) for value in found.values()) and 0 <= found["rep-4"] <= 1 and 1 < found["perplexity"] < 40
     if arm == "top-k 2":
@@ -56,9 +40,9 @@ def test_the_arms_are_the_whole_ranges(experiment):
     assert len(experiment.ARMS) == 21 and {"typical 0.2", "nucleus 0.95", "top-k 80", "ancestral", "greedy", "held-out text"} <= set(experiment.ARMS)
 
 
-def test_held_out_text_is_measured_by_the_model(experiment, fit):
+def test_held_out_text_is_measured_by_the_model(experiment, kept_fit):
     config = tiny(experiment.ARMS["held-out text"])
-    found = experiment.run(config, jax.random.key(0), fit)
+    found = experiment.run(config, jax.random.key(0), kept_fit)
     assert set(found) == HELD_OUT and found["density"].shape == (64,)
     np.testing.assert_allclose(found["density"].sum() * 0.25, 1, rtol=1e-5)
     middles = (experiment.EDGES[1:] + experiment.EDGES[:-1]) / 2
