@@ -27,7 +27,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from cljax import data, encoders, losses, samplers, study, train, views
+from cljax import data, encoders, losses, metrics, samplers, study, train, views
 from cljax.core import provenance, safe_normalize
 
 
@@ -253,18 +253,13 @@ def outputs(model, params, windows):
 
 
 def macro_f1(config, key, model, params, known, test, fit, name):
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import f1_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     if config.method == "supervised" or config.fine_tune is not None:
+        from sklearn.metrics import f1_score
+
         predicted = jnp.argmax(outputs(*trained_classifier(config, key, model, params, known, fit, name), test["windows"]), axis=1)
-    else:
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        features, others = (np.asarray(outputs(model, params, part["windows"]), np.float64) for part in (known, test))
-        predicted = probe.fit(features, np.asarray(known["label"])).predict(others)
-    return f1_score(np.asarray(test["label"]), np.asarray(predicted), average="macro")
+        return f1_score(np.asarray(test["label"]), np.asarray(predicted), average="macro")
+    features, others = (outputs(model, params, part["windows"]) for part in (known, test))
+    return metrics.linear_probe(others, test["label"], features, known["label"], standardise=True, measure="macro_f1")
 
 
 @partial(jax.jit, static_argnums=1)

@@ -1,5 +1,7 @@
 """Linear classifiers on frozen embeddings."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Float, Integer, Num
 
 from cljax.core import check
+
+_SMALL = 2**30  # products of fewer multiplications: the threads of BLAS would wait for each other for longer than they compute
 
 
 def linear_probe(
@@ -19,8 +23,9 @@ def linear_probe(
     standardise: bool = False,
     penalty: float = 1.0,
     max_iter: int = 1000,
+    measure: Literal["accuracy", "macro_f1"] = "accuracy",
 ) -> float:
-    r"""The accuracy of a logistic regression that was fitted on the reference embeddings.
+    r"""The accuracy, or the macro F1, of a logistic regression that was fitted on the reference embeddings.
 
     Minimises $\sum_n -\log p(y_n | x_n) + \tfrac{\lambda}{2} \lVert W \rVert^2$ with scikit-learn (L-BFGS, softmax over the classes, intercept not
     penalised). It runs outside jit; `ridge_probe` traces.
@@ -33,6 +38,8 @@ def linear_probe(
       standardise: whether each dimension is first brought to mean 0 and variance 1 over the reference.
       penalty: lambda, above 0; scikit-learn's C is its inverse.
       max_iter: the most iterations of the solver.
+      measure: "accuracy", or "macro_f1", the mean over the classes that occur of $2 \, \text{tp} / (2 \, \text{tp} + \text{fp} + \text{fn})$: a rare
+        class counts as much as a frequent one.
 
     Returns:
       A Python float from 0 to 1.
@@ -48,6 +55,7 @@ def linear_probe(
     _check(embeddings, labels, reference, reference_labels)
     check.positive("penalty", penalty)
     check.integer("max_iter", max_iter, at_least=1)
+    check.choice("measure", measure, ("accuracy", "macro_f1"))
     given = dict(embeddings=embeddings, labels=labels, reference=reference, reference_labels=reference_labels)
     for name, value in given.items():
         if isinstance(value, jax.core.Tracer):
@@ -55,14 +63,19 @@ def linear_probe(
         if not np.isfinite(np.asarray(value, np.float64)).all():
             raise ValueError(f"{name} must be finite, got NaN or inf")
     embeddings, labels, reference, reference_labels = (np.asarray(x, np.float64 if np.ndim(x) == 2 else None) for x in given.values())
-    if len(np.unique(reference_labels)) < 2:
+    classes = len(np.unique(reference_labels))
+    if classes < 2:
         raise ValueError(f"reference_labels must hold at least two classes, got {np.unique(reference_labels).tolist()}")
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score, f1_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     steps = [StandardScaler()] * standardise + [LogisticRegression(C=1 / penalty, max_iter=max_iter)]
-    return float(make_pipeline(*steps).fit(reference, reference_labels).score(embeddings, labels))
+    with threadpool_limits(1 if reference.size * classes < _SMALL else None, user_api="blas"):
+        predicted = make_pipeline(*steps).fit(reference, reference_labels).predict(embeddings)
+    return float(accuracy_score(labels, predicted) if measure == "accuracy" else f1_score(labels, predicted, average="macro"))
 
 
 def ridge_probe(

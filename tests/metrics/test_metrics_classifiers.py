@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import threadpoolctl
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -131,6 +132,20 @@ def test_linear_probe_is_logistic_regression_with_and_without_standardising():
         assert metrics.linear_probe(TEST * scale, says, REFERENCE * scale, REFERENCE_LABELS, penalty=10.0, standardise=standardise) == 1
 
 
+def test_macro_f1_counts_each_class_once():
+    known, points = np.array([0, 0, 1, 1, 2, 2]), np.array([[0.0], [1.0], [10.0], [11.0], [20.0], [21.0]])
+    tested, labels = np.array([[0.5], [0.6], [0.7], [10.5], [20.5]]), np.array([0, 0, 1, 1, 1])  # 0 and 1 are found, two of the latter elsewhere
+    found = metrics.linear_probe(tested, labels, points, known, measure="macro_f1")
+    np.testing.assert_allclose(found, (2 * 2 / (2 * 2 + 1) + 2 * 1 / (2 * 1 + 2) + 0) / 3)  # nobody is of class 2, and one is called so
+    assert metrics.linear_probe(tested, labels, points, known) == 3 / 5
+
+
+def test_the_threads_of_blas_are_as_many_after_a_probe_as_before():
+    before = threadpoolctl.threadpool_info()
+    metrics.linear_probe(*DATA)
+    assert threadpoolctl.threadpool_info() == before
+
+
 @pytest.mark.errors
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="k must be at least 1 and at most 90, got 91"):
@@ -149,6 +164,8 @@ def test_bad_input_is_named():
         metrics.ridge_probe(*DATA, num_classes=3)
     with pytest.raises(TypeError, match="embeddings is traced, and linear_probe runs scikit-learn outside jit; ridge_probe works under jit"):
         jax.jit(metrics.linear_probe)(*DATA)
+    with pytest.raises(ValueError, match="measure must be one of 'accuracy', 'macro_f1', got 'f1'"):
+        metrics.linear_probe(*DATA, measure="f1")
     with pytest.raises(ValueError, match="reference must be finite"):
         metrics.linear_probe(TEST, TEST_LABELS, REFERENCE * np.float32(np.nan), REFERENCE_LABELS)
     with pytest.raises(ValueError, match=r"reference_labels must hold at least two classes, got \[3\]"):
