@@ -123,10 +123,11 @@ def writing(name, size, rounds, torch):
     # Wider than at first, so that some tokens are likely, as after training.
     params = jax.tree.map(lambda leaf: leaf * 2 if leaf.ndim > 1 else leaf, jax.jit(model.init)(jax.random.key(0), prompt))
     key = jax.random.key(1)
+    how = dict(steps=steps, head=model.head)
     ours = {
-        "contrastive search": partial(decoding.contrastive_search, model.apply, params, prompt, steps=steps, k=K, alpha=ALPHA),
-        "typical sampling": partial(decoding.generate, key, model.apply, params, prompt, steps=steps, filter=decoding.typical(MASS)),
-        "greedy": partial(decoding.generate, None, model.apply, params, prompt, steps=steps, greedy=True),
+        "contrastive search": partial(decoding.contrastive_search, model.apply, params, prompt, k=K, alpha=ALPHA, **how),
+        "typical sampling": partial(decoding.generate, key, model.apply, params, prompt, filter=decoding.typical(MASS), **how),
+        "greedy": partial(decoding.generate, None, model.apply, params, prompt, greedy=True, **how),
     }
     first = {}
     for kind, run in ours.items():

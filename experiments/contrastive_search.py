@@ -93,8 +93,8 @@ def models(config, key, model, params, known, fit):
     return (model, learnt), (model, train.language_model(jax.random.fold_in(key, 1), model, known, name="judge", **how)[0])
 
 
-def continuation(key, apply, params, how, prompts, rows):
-    return decoding.generate(key, apply, params, prompts, index=rows, **how)
+def continuation(key, model, params, how, prompts, rows):
+    return decoding.generate(key, model.apply, params, prompts, index=rows, head=model.head, **how)
 
 
 def write(config, key, model, params, texts):
@@ -104,11 +104,11 @@ def write(config, key, model, params, texts):
     if config.decoder == "held-out text":
         return texts[:, first:]
     if config.decoder == "contrastive":
-        search = partial(decoding.contrastive_search, model.apply, params, steps=new, k=config.k, alpha=config.alpha)
+        search = partial(decoding.contrastive_search, model.apply, params, steps=new, k=config.k, alpha=config.alpha, head=model.head)
         return encoders.in_parts(search, prompts, size=config.at_once).tokens
     filter = {"nucleus": decoding.top_p(config.mass), "top-k": decoding.top_k(config.k)}.get(config.decoder)
     how = dict(steps=new, filter=filter, greedy=config.decoder == "greedy")
-    draw = partial(continuation, key, model.apply, params, how)
+    draw = partial(continuation, key, model, params, how)
     return encoders.in_parts(draw, prompts, rows, size=config.at_once).tokens
 
 

@@ -118,7 +118,7 @@ def docstrings(config, key, fit):
     (first, new), (texts, model) = config.lengths, corpus(config.vocabulary, config.width)
     params, _ = train.language_model(k_model, model, texts.known, steps=config.source_steps, fit=fit)
     known, held_out = windows(k_known, texts.known, config.prompts, first), windows(k_held_out, texts.held_out, config.held_out, first)
-    found = decoding.generate(k_logged, model.apply, params, known["prompts"], samples=config.logged, steps=new)
+    found = decoding.generate(k_logged, model.apply, params, known["prompts"], samples=config.logged, steps=new, head=model.head)
     names = [texts.tokenizer.id_to_token(i) for i in range(model.vocab_size)]
     score = partial(share, jnp.array([len(name) >= 6 and name.isalpha() for name in names]))
     known |= {"actions": found.tokens, "mask": found.mask, "reference": found.log_probs.sum(axis=2), "rewards": score(**found._asdict())}
@@ -184,7 +184,7 @@ def by_samples(model, score, reference, held_out, how, beta, key, state):
     found = []
     for start in range(0, len(held_out["real"]), 128):
         prompts = {name: x[start : start + 128] for name, x in held_out.items()}
-        rows = dict(mask=prompts["real"], index=start + jnp.arange(len(prompts["real"])), samples=4)
+        rows = dict(mask=prompts["real"], index=start + jnp.arange(len(prompts["real"])), samples=4, head=model.head)
         texts = decoding.generate(key, model.apply, state["params"], prompts["prompts"], **rows, **how)
         given = prompts | {"tokens": texts.tokens, "mask": texts.mask}
         found.append((score(**given), texts.log_probs.sum(axis=2) - log_probs(model, reference, **given)))

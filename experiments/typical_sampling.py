@@ -69,14 +69,14 @@ def pretrained(name):
     return encoders.load_pretrained(pathlib.Path(os.environ.get("CLJAX_DATA", "."), name))
 
 
-def continuation(key, apply, params, how, prompts, rows):
-    return decoding.generate(key, apply, params, prompts, index=rows, **how)
+def continuation(key, model, params, how, prompts, rows):
+    return decoding.generate(key, model.apply, params, prompts, index=rows, head=model.head, **how)
 
 
 def write(config, key, model, params, prompts):
     filter = FILTERS[config.method](config.amount) if config.method in FILTERS else None
     how = dict(steps=config.lengths[1], filter=filter, greedy=config.method == "greedy")
-    draw = partial(continuation, key, model.apply, params, how)
+    draw = partial(continuation, key, model, params, how)
     return encoders.in_parts(draw, prompts, np.arange(len(prompts)), size=config.at_once)
 
 

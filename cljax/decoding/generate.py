@@ -46,6 +46,7 @@ def generate(
     samples: int | None = None,
     index: Int[ArrayLike, " B"] | None = None,
     prefix: Float[ArrayLike, "B P D"] | None = None,
+    head: Callable | None = None,
 ) -> Generation:
     r"""Continues each prompt by tokens drawn one after the other, $x_t \sim \text{softmax}(f(z_t))$ with the logits z and a filter f.
 
@@ -71,6 +72,8 @@ def generate(
       index: `[B]`, the number of each row, 0 to B - 1 by default: a row's draws depend on the key and on its number, not on the other rows. Where
         a batch is split over devices, the numbers that its rows have in the whole give the same texts as one device.
       prefix: `[B, P, D]`, given to the first call of `apply` as `prefix=`.
+      head: `head(params, hidden)` gives the logits of states, as `Decoder.head`. With it the logits of `apply` are not made: of a prompt only those
+        behind its last token are, which saves most of the memory where prompts are long and the vocabulary is large.
 
     Returns:
       `Generation`.
@@ -90,7 +93,7 @@ def generate(
     """
     if key is not None or not greedy:
         check.key("key", key)
-    arrays = checked(apply, prompt, mask, prefix, steps, stop, pad)
+    arrays = checked(apply, head, prompt, mask, prefix, steps, stop, pad)
     rows = np.arange(len(arrays[0])) if index is None else index
     check.arrays(prompt=(prompt, "B L", None), index=(rows, "B", "int"))
     if samples is not None:
@@ -98,14 +101,14 @@ def generate(
     if not isinstance(greedy, bool):
         raise TypeError(f"greedy must be True or False, got {type(greedy).__name__}")
     filter = filter if filter is None else compose(filter)
-    how = dict(apply=apply, steps=int(steps), greedy=greedy, stop=stop, pad=pad, samples=samples)
+    how = dict(apply=apply, head=head, steps=int(steps), greedy=greedy, stop=stop, pad=pad, samples=samples)
     return _generate(key, params, *arrays, jnp.asarray(rows), filter, **how)
 
 
-@partial(jax.jit, static_argnames=("apply", "steps", "greedy", "stop", "pad", "samples"))
-def _generate(key, params, prompt, mask, prefix, rows, filter, *, apply, steps, greedy, stop, pad, samples):
+@partial(jax.jit, static_argnames=("apply", "head", "steps", "greedy", "stop", "pad", "samples"))
+def _generate(key, params, prompt, mask, prefix, rows, filter, *, apply, head, steps, greedy, stop, pad, samples):
     prompt, mask, rows = vary((prompt, mask, rows), varying_axes(key, params, prompt, mask, prefix, rows, filter))
-    _, logits, cache = read(apply, params, prompt, mask, prefix, steps)
+    _, logits, cache = read(apply, head, params, prompt, mask, prefix, steps)
     keys = None if greedy else jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
     if samples is not None:
         logits, cache, keys = jax.tree.map(lambda leaf: jnp.repeat(leaf, samples, axis=0), (logits, cache, keys))
@@ -117,8 +120,8 @@ def _generate(key, params, prompt, mask, prefix, rows, filter, *, apply, steps, 
         scores = kept if greedy else kept + noise(keys, t, kept)
         tokens = lax.top_k(scores, 1)[1].ravel()  # `argmax` with the noise fused into it takes three times as long on a processor
         log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, None], axis=-1)[:, 0]
-        _, logits, cache = apply(params, tokens[:, None], real[:, None], cache=cache)
-        return tokens, log_probs, (single(logits[:, 0]), cache)
+        hidden, logits, cache = apply(params, tokens[:, None], real[:, None], cache=cache)
+        return tokens, log_probs, (chosen(lambda x: x[:, 0], head, params, hidden, logits), cache)
 
     found = write(step, (logits, cache), len(logits), steps, stop, pad)
     return found if samples is None else jax.tree.map(lambda leaf: leaf.reshape(-1, samples, steps), found)
@@ -129,22 +132,24 @@ def noise(keys, t, logits):
     return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, t), logits.shape[1:], logits.dtype))(keys)
 
 
-def checked(apply, prompt, mask, prefix, steps, stop, pad):
+def checked(apply, head, prompt, mask, prefix, steps, stop, pad):
     """Raises where prompts are none; returns them, their mask and their prefix as arrays."""
     if not callable(apply):
         raise TypeError(f"apply must be a function, got {type(apply).__name__}")
+    if head is not None and not callable(head):
+        raise TypeError(f"head must be a function or None, got {type(head).__name__}")
     sizes = check.arrays(prompt=(prompt, "B L", "int"), mask=(mask, "B L?", "bool"), prefix=(prefix, "B P D?"))
     check.integer("steps", steps, at_least=1)
     if stop is not None:
         check.integer("stop", stop, at_least=0)
     check.integer("pad", pad, at_least=0)
-    mask = jnp.ones(jnp.shape(prompt), bool) if mask is None else jnp.asarray(mask)
+    mask = np.ones(jnp.shape(prompt), bool) if mask is None else mask
     if not sizes["L"] or not isinstance(mask, jax.core.Tracer) and not np.all(np.any(mask, axis=1)):
         raise ValueError("prompt must have a real token in each row, such as one that begins a text")
-    return jnp.asarray(prompt), mask, None if prefix is None else jnp.asarray(prefix)
+    return jnp.asarray(prompt), jnp.asarray(mask), None if prefix is None else jnp.asarray(prefix)
 
 
-def read(apply, params, prompt, mask, prefix, steps):
+def read(apply, head, params, prompt, mask, prefix, steps):
     """Reads the prompts into a cache with room for so many more: the states of all tokens, the logits behind each row's last real one, the cache."""
     length = prompt.shape[1]
     front = {} if prefix is None else {"prefix": prefix}
@@ -152,7 +157,13 @@ def read(apply, params, prompt, mask, prefix, steps):
     hidden, logits, cache = apply(params, prompt, mask, cache=places, **front)
     last = jnp.max(jnp.where(mask, jnp.arange(length), -1), axis=1)
     last = jnp.where(last < 0, length, last)  # out of range, NaN: a row without a token
-    return hidden, single(jnp.take_along_axis(logits, last[:, None, None], axis=1, mode="fill")[:, 0]), cache
+    behind = lambda x: jnp.take_along_axis(x, last[:, None, None], axis=1, mode="fill", fill_value=jnp.nan)[:, 0]  # noqa: E731
+    return hidden, chosen(behind, head, params, hidden, logits), cache
+
+
+def chosen(choose, head, params, hidden, logits):
+    """The logits of some states. Where a head makes them, nobody asks for those of the model, and the compiler leaves them out."""
+    return single(choose(logits) if head is None else head(params, choose(hidden)))
 
 
 def write(step, state, rows, steps, stop, pad):

@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int32, Num
 
 from cljax.core import check, safe_normalize
 from cljax.core.compat import vary, varying_axes
-from cljax.decoding.generate import Generation, checked, read, single, write
+from cljax.decoding.generate import Generation, checked, chosen, read, write
 
 
 def contrastive_rank(
@@ -71,6 +71,7 @@ def contrastive_search(
     stop: int | None = None,
     pad: int = 0,
     prefix: Float[ArrayLike, "B P D"] | None = None,
+    head: Callable | None = None,
 ) -> Generation:
     r"""Continues each prompt by the token that `contrastive_rank` chooses among the k likeliest; nothing is drawn.
 
@@ -90,6 +91,7 @@ def contrastive_search(
       stop: the token that ends a row.
       pad: the token that follows it.
       prefix: `[B, P, D]`, given to the first call of `apply` as `prefix=`.
+      head: as for `generate`; besides, of the k candidates only the winner is projected.
 
     Returns:
       `Generation`.
@@ -107,16 +109,16 @@ def contrastive_search(
     [[0, 0, 0]]
     [[1, 2, 0]]
     """
-    arrays = checked(apply, prompt, mask, prefix, steps, stop, pad)
+    arrays = checked(apply, head, prompt, mask, prefix, steps, stop, pad)
     check.integer("k", k, at_least=1)
     check.number("alpha", alpha, at_least=0, at_most=1)
-    return _search(params, *arrays, alpha, apply=apply, steps=int(steps), k=int(k), stop=stop, pad=pad)
+    return _search(params, *arrays, alpha, apply=apply, head=head, steps=int(steps), k=int(k), stop=stop, pad=pad)
 
 
-@partial(jax.jit, static_argnames=("apply", "steps", "k", "stop", "pad"))
-def _search(params, prompt, mask, prefix, alpha, *, apply, steps, k, stop, pad):
+@partial(jax.jit, static_argnames=("apply", "head", "steps", "k", "stop", "pad"))
+def _search(params, prompt, mask, prefix, alpha, *, apply, head, steps, k, stop, pad):
     prompt, mask = vary((prompt, mask), varying_axes(params, prompt, mask, prefix, alpha))
-    hidden, logits, cache = read(apply, params, prompt, mask, prefix, steps)
+    hidden, logits, cache = read(apply, head, params, prompt, mask, prefix, steps)
     check.integer("k", k, at_most=logits.shape[-1])
     rows, length = prompt.shape
 
@@ -125,15 +127,16 @@ def _search(params, prompt, mask, prefix, alpha, *, apply, steps, k, stop, pad):
         logs = jax.nn.log_softmax(logits)
         ids = lax.top_k(logits, k)[1]
         chances = jnp.take_along_axis(logs, ids, axis=1)
-        states, following, cache = apply(params, ids.reshape(-1, 1), jnp.repeat(real, k)[:, None], cache=cache)
-        states = safe_normalize(states).reshape(rows, k, -1)
+        hidden, following, cache = apply(params, ids.reshape(-1, 1), jnp.repeat(real, k)[:, None], cache=cache)
+        states = safe_normalize(hidden).reshape(rows, k, -1)
         best = _rank(context, states, jnp.exp(chances), alpha, seen)
-        chosen = jnp.arange(rows) * k + best
-        cache = jax.tree.map(lambda leaf: leaf if len(leaf) == rows else leaf[chosen], cache)
+        winners = jnp.arange(rows) * k + best
+        cache = jax.tree.map(lambda leaf: leaf if len(leaf) == rows else leaf[winners], cache)
+        following = chosen(lambda x: x[winners, 0], head, params, hidden, following)
         pick = partial(jnp.take_along_axis, indices=best[:, None], axis=1)
         context = lax.dynamic_update_slice_in_dim(context, states[jnp.arange(rows), best][:, None], length + t, axis=1)
         seen = lax.dynamic_update_slice_in_dim(seen, real[:, None], length + t, axis=1)
-        return pick(ids)[:, 0], pick(chances)[:, 0], (single(following[chosen, 0]), cache, context, seen)
+        return pick(ids)[:, 0], pick(chances)[:, 0], (following, cache, context, seen)
 
     room = ((0, 0), (0, steps))
     context, seen = jnp.pad(safe_normalize(hidden), (*room, (0, 0))), jnp.pad(mask, room)

@@ -61,6 +61,8 @@ class Decoder(nn.Module):
       their states are zero; an id outside the vocabulary gives NaN in its row. `prefix`, `[B, P, D]`, stands in front like the embeddings of P
       real tokens (of a picture, or learned); its own states are not returned. With `train=True` and dropout it takes `rngs={"dropout": key}`.
 
+      `head(params, hidden)` gives the logits of states alone.
+
       With a `cache` it gives `(hidden, logits, cache)`: an integer makes a new one with so many places, of which prefix and ids fill the first; a
       cache that an earlier call gave is read on: the ids follow upon what it holds, in the same places of all rows. That equals one call with the
       whole text. What is beyond the last place gives NaN.
@@ -156,12 +158,19 @@ class Decoder(nn.Module):
         states = nn.LayerNorm(self.epsilon, self.dtype, use_fast_variance=False, name="norm")(states)[:, real.shape[1] - mask.shape[1] :]
         hidden = jnp.where(mask[..., None], states, 0).astype(jnp.float32)
         hidden = jnp.where(used + length > places, jnp.nan, hidden)
-        flat = hidden.astype(self.dtype).reshape(-1, self.features)  # XLA:CPU of jax 0.7 has no product of bfloat16 in three axes
-        logits = jnp.matmul(flat, tokens.astype(self.dtype).T, preferred_element_type=jnp.float32).reshape(*hidden.shape[:2], -1)
+        logits = self.project(tokens, hidden)
         if cache is None:
             return hidden, logits
         keys, values, last = zip(*kept, strict=True)
         return hidden, logits, Cache(keys, values, last, put(there, real, used, places), jnp.full(len(real), used + length, jnp.int32))
+
+    def head(self, params: Any, hidden: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+        """The logits of states that a call returned, for those who want them of some tokens alone."""
+        return self.project(params["params"]["tokens"], hidden)
+
+    def project(self, tokens, hidden):
+        flat = hidden.astype(self.dtype).reshape(-1, self.features)  # XLA:CPU of jax 0.7 has no product of bfloat16 in three axes
+        return jnp.matmul(flat, tokens.astype(self.dtype).T, preferred_element_type=jnp.float32).reshape(*hidden.shape[:-1], -1)
 
     def places(self, ids, mask, cache, prefix):
         """The number of places that attention looks at, of arguments that fit each other."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cljax import decoding
+from cljax import decoding, encoders
 
 KEY = jax.random.key(0)
 FILTER = decoding.compose(decoding.temperature(0.9), decoding.typical(0.9))
@@ -146,6 +146,25 @@ def test_a_prefix_goes_to_the_first_call(small):
     assert found.tokens[2, 0] == jnp.argmax(logits[0, -1])
 
 
+@pytest.mark.parametrize("options", [dict(filter=FILTER, samples=2), dict(greedy=True, stop=2)])
+def test_a_head_makes_the_same_logits(small, equal, options):
+    run = partial(decoding.generate, KEY, small.model.apply, small.params, small.prompt, steps=6, mask=small.mask, **options)
+    equal(run(head=small.model.head), run())
+    other = run(head=lambda params, hidden: -small.model.head(params, hidden))
+    assert (other.tokens != run().tokens).any()
+
+
+def test_with_a_head_no_logits_of_the_prompt_are_held():
+    model = encoders.Decoder(4000, 8, layers=1, heads=1, positions="rotary")
+    prompt = jnp.zeros((2, 100), int)
+    params = jax.eval_shape(model.init, jax.random.key(0), prompt)
+    held = {}
+    for head in (None, model.head):
+        run = partial(decoding.generate, None, model.apply, steps=2, greedy=True, head=head)
+        held[head] = jax.jit(run).lower(params, prompt).compile().memory_analysis().temp_size_in_bytes
+    assert held[None] >= 4 * 2 * 100 * 4000 > 4 * held[model.head]
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     ("options", "error", "message"),
@@ -153,6 +172,7 @@ def test_a_prefix_goes_to_the_first_call(small):
         (dict(steps=0), ValueError, "steps must be at least 1"),
         (dict(key=None), TypeError, "key must be a PRNG key"),
         (dict(apply="model"), TypeError, "apply must be a function, got str"),
+        (dict(head="tied"), TypeError, "head must be a function or None, got str"),
         (dict(prompt=np.zeros((4, 6))), TypeError, "prompt must have dtype int"),
         (dict(prompt=np.zeros((4, 0), int), mask=None), ValueError, "prompt must have a real token in each row"),
         (dict(mask=np.arange(6) < np.array([[0], [1], [2], [3]])), ValueError, "prompt must have a real token in each row"),

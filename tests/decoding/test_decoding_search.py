@@ -97,6 +97,18 @@ def test_padding_and_other_rows_change_nothing(small, equal):
     equal(run(small.prompt[2:3, :1]), jax.tree.map(lambda leaf: leaf[2:3], expected))
 
 
+def test_a_head_makes_the_same_logits_of_the_winner_alone(small, equal):
+    rows = []
+
+    def head(params, hidden):
+        rows.append(len(hidden))
+        return small.model.head(params, hidden)
+
+    run = partial(decoding.contrastive_search, small.model.apply, small.params, small.prompt, steps=6, k=4, alpha=0.6, mask=small.mask)
+    equal(run(head=head), run())
+    assert set(rows) == {4}
+
+
 def test_a_token_takes_one_call_of_k_rows_and_alphas_and_prompts_share_a_program(small):
     small.counted.clear()
     for alpha, mask in ((0.4, small.mask), (0.6, small.front[1])):
