@@ -108,15 +108,15 @@ def exactly(model, prompts, table, beta, key, state):
 @functools.cache
 def corpus(vocabulary, width):
     """Docstrings, and a network for them: one and the same for all cells, so that nothing compiles twice."""
-    texts = data.docstrings(vocabulary=vocabulary)
+    texts = data.docstrings(vocabulary=vocabulary, key=jax.random.key(0))
     return texts, encoders.Decoder(texts.tokenizer.get_vocab_size(), width, layers=2, heads=4, positions="rotary")
 
 
 def docstrings(config, key, fit):
-    """A language model goes on from a few tokens; a text earns the share of its tokens that are long words."""
-    k_model, k_known, k_held_out, k_logged = jax.random.split(key, 4)
+    """A language model, that of `typical_sampling`, goes on from a few tokens; a text earns the share of its tokens that are long words."""
+    k_known, k_held_out, k_logged = jax.random.split(jax.random.fold_in(key, 2), 3)
     (first, new), (texts, model) = config.lengths, corpus(config.vocabulary, config.width)
-    params, _ = train.language_model(k_model, model, texts.known, steps=config.source_steps, fit=fit)
+    params, _ = train.language_model(key, model, texts.known, steps=config.source_steps, fit=fit)
     known, held_out = windows(k_known, texts.known, config.prompts, first), windows(k_held_out, texts.held_out, config.held_out, first)
     found = decoding.generate(k_logged, model.apply, params, known["prompts"], samples=config.logged, steps=new, head=model.head)
     names = [texts.tokenizer.id_to_token(i) for i in range(model.vocab_size)]
