@@ -3,7 +3,7 @@
 # make floor   the tests of the rooms on the oldest versions that are supported, those of tests/floor.txt
 # make soak    the long tests of what must hold for hours, killed and resumed runs among them
 # make lint    style, and the arrows between the rooms
-# make bench   every script of benchmarks/
+# make bench   the benchmarks as one table, with the machine
 #
 # All of them make the environment first, in .venv (`floor` in .venv-floor). `make test PYTHON=/path/to/python3.13` picks a Python; where .venv has
 # another version, that one gets an environment of its own, .venv-3.13.
@@ -59,7 +59,7 @@ lint: $(VENV)/dev
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/ok
-	@for script in benchmarks/*.py; do echo "$$script"; $(VENV)/bin/python "$$script" || exit 1; done
+	$(VENV)/bin/python benchmarks
 
 $(VENV)/ok: requirements.txt pyproject.toml $(wildcard $(VENV)/installing)
 	$(call install,.)

@@ -1,4 +1,4 @@
-"""All benchmarks as one Markdown table, with the machine.
+"""All benchmarks as one Markdown table, with the machine: those of the processor, or that of the GPU or TPU where there is one.
 
     python benchmarks
 
@@ -10,17 +10,16 @@ import pathlib
 import subprocess
 import sys
 
-import measure
-
-SCRIPTS = ("pairwise", "growth", "devices", "top_k", "train_step", "retrieval", "generation", "sweeps")
+SCRIPTS = ("pairwise", "growth", "devices", "top_k", "train_step", "retrieval", "generation", "pamc_scaling", "sweeps")
 
 
 def main():
-    print(f"{measure.machine()}\n\n{measure.HEADER}", flush=True)
+    backend = subprocess.run([sys.executable, "-c", "import jax; print(jax.default_backend())"], stdout=subprocess.PIPE, text=True, check=True)
+    names = SCRIPTS if backend.stdout.strip() == "cpu" else ("accelerator",)  # asked in another process, as this one would keep the device
     folder, failed = pathlib.Path(__file__).parent, []
-    for name in SCRIPTS:
-        done = subprocess.run([sys.executable, folder / f"{name}.py"], env=os.environ | {"BENCHMARKS": "1"})
-        if done.returncode:
+    for place, name in enumerate(names):
+        headless = {"BENCHMARKS": "1"} if place else {}  # the first one prints the machine and the head of the table
+        if subprocess.run([sys.executable, folder / f"{name}.py"], env=os.environ | headless).returncode:
             failed.append(name)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

@@ -105,3 +105,8 @@ def test_the_floor_is_what_the_requirements_say():
 def test_the_long_tests_are_asked_for_by_name(make, tmp_path):
     python_of_version(tmp_path / "bin/python3.11", "3.11")
     assert make("-n", "soak").stdout.endswith("\nSOAK=1 .venv/bin/python -m pytest tests/reliability -n auto\n")
+
+
+def test_the_benchmarks_are_one_table(make, tmp_path):
+    python_of_version(tmp_path / "bin/python3.11", "3.11")
+    assert make("-n", "bench").stdout.endswith("\n.venv/bin/python benchmarks\n")
