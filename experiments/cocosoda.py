@@ -18,16 +18,8 @@ candidates), each line an object with the lists `code_tokens` and `docstring_tok
 encoder, as `encoders.load_pretrained` reads them. After training on all languages each is fine-tuned alone.
 """
 
-import collections
 import dataclasses
-import functools
-import hashlib
-import json
-import os
-import pathlib
-import re
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +28,7 @@ import optax
 import tokenizers
 from flax import linen as nn
 
-from cljax import core, data, encoders, losses, memory, metrics, retrieval, samplers, study, train, views
+from cljax import core, data, encoders, losses, memory, metrics, pairwise, retrieval, samplers, study, train, views
 
 
 @train.config
@@ -85,98 +77,13 @@ ARMS = {
 }
 
 TYPES = len(data.LEXICAL_TYPES)
+NAMES = "MRR", "R@1", "R@5", "R@10", "alignment", "uniformity"
 
 
-def pieces(tokens, name=None):
-    """Pairs of a piece and the type of its token: words in lower case, parts of identifiers, signs. `name` is left out."""
-    return [(piece, kind) for token, kind in tokens if token != name for piece in data.words(token) or [token]]
-
-
-class Corpus(NamedTuple):
-    """Texts as lists of pieces: pairs to learn from, and queries, candidates and where the right one is."""
-
-    known: tuple[list, list]  # codes, queries
-    queries: list
-    codes: list
-    gold: np.ndarray
-
-
-@functools.lru_cache(maxsize=2)  # the cells of a study ask for the same texts again and again
-def documented_functions(hide_name):
-    """Functions of the standard library as `(module, query, code)`: the first sentence of the docstring has 3 to 30 words; each pair once."""
-    found = {}
-    for kind, *columns, docstring, code in zip(*data.load("stdlib_functions", features=("kind", "module", "name", "docstring", "code")), strict=True):
-        sentence = re.split(r"(?<=[.!?])\s|\n\s*\n", docstring.strip(), maxsplit=1)[0]
-        if kind == "function" and 3 <= len(data.words(sentence)) <= 30:
-            found.setdefault((sentence, code), columns)
-    hidden = [name.split(".")[-1] if hide_name else None for _, name in found.values()]
-    codes = [pieces(data.python_tokens(code), name) for (_, code), name in zip(found, hidden, strict=True)]
-    queries = [[(word, "comment") for word in data.words(sentence)] for sentence, _ in found]
-    return [(module, *texts) for (module, _), *texts in zip(found.values(), queries, codes, strict=True)]
-
-
-def standard_library(config, key):
-    """Whole files are for testing, as many as make `test` functions."""
-    rows = documented_functions(config.hide_name)
-    sizes = collections.Counter(module for module, *_ in rows)
-    modules, test, count = sorted(sizes), set(), 0
-    for place in jax.random.permutation(key, len(modules)).tolist():
-        if count + sizes[modules[place]] <= config.test:
-            count += sizes[modules[place]]
-            test.add(modules[place])
-    known, held_out = ([row[1:] for row in rows if (row[0] in test) == tested] for tested in (False, True))
-    queries, codes = zip(*held_out, strict=True)
-    return [Corpus(tuple(zip(*known, strict=True))[::-1], queries, codes, np.arange(count))]
-
-
-def code_search_net(config, key):
-    root = pathlib.Path(os.environ.get("CLJAX_DATA", "."), config.data)
-    return [one_language(root / language, language) for language in config.languages]
-
-
-def one_language(folder, language):
-    parts, digest = {}, hashlib.sha256()
-    for part in ("train", "test", "codebase"):
-        content = (folder / f"{part}.jsonl").read_bytes()
-        digest.update(content)
-        parts[part] = [json.loads(line) for line in content.splitlines() if line.strip()]
-    core.provenance.record(str(folder.name), rows=len(parts["train"]), digest=f"sha256:{digest.hexdigest()}", package="folder")
-
-    def codes(rows):
-        return [pieces((token, data.lexical_type(token, language)) for token in row["code_tokens"] if token.strip()) for row in rows]
-
-    def queries(rows):
-        return [[(token.lower(), "comment") for token in row["docstring_tokens"] if token.strip()] for row in rows]
-
-    place = {row["url"]: number for number, row in enumerate(parts["codebase"])}
-    asked = [row for row in parts["test"] if row["url"] in place]
-    if not asked:
-        raise ValueError(f"{folder} must have a test query whose code is in codebase.jsonl, by `url`; of {len(parts['test'])} none has")
-    gold = np.array([place[row["url"]] for row in asked])
-    return Corpus((codes(parts["train"]), queries(parts["train"])), queries(asked), codes(parts["codebase"]), gold)
-
-
-def tokenizer_of(texts, size):
-    """One token for each of the most frequent pieces, in lower case."""
-    counts = collections.Counter(piece.lower() for text in texts for piece, _ in text)
-    vocabulary = ["[PAD]", "[UNK]", "[MASK]", *(piece for piece, _ in counts.most_common(size))]
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({piece: place for place, piece in enumerate(vocabulary)}, "[UNK]"))
-    tokenizer.normalizer = tokenizers.normalizers.Lowercase()
-    return tokenizer
-
-
-def encode(tokenizer, texts, length, first_type):
-    """`ids`, `mask` and `types` [N, L], the token that names the type of each token, also of parts of a piece; -1 at special tokens and padding."""
-    ids, types, mask = np.zeros((len(texts), length), np.int32), np.full((len(texts), length), -1, np.int32), np.zeros((len(texts), length), bool)
-    frame = tokenizer.num_special_tokens_to_add(False)
-    for row, text in enumerate(texts):
-        encoding = tokenizer.encode([piece for piece, _ in text], is_pretokenized=True, add_special_tokens=False)
-        encoding.truncate(length - frame)
-        encoding = tokenizer.post_process(encoding)
-        count = len(encoding.ids)
-        ids[row, :count], mask[row, :count] = encoding.ids, True
-        types[row, :count] = [-1 if place is None else first_type + data.LEXICAL_TYPES.index(text[place][1]) for place in encoding.word_ids]
-    return {"ids": ids, "mask": mask, "types": types}
+def corpora_of(config, key):
+    if config.data == "stdlib_functions":
+        return [data.described_functions(config.test, key=key, hide_name=config.hide_name)]
+    return [data.code_search_net(data.root() / config.data / language, language) for language in config.languages]
 
 
 class Bag(nn.Module):
@@ -184,7 +91,6 @@ class Bag(nn.Module):
 
     vocab_size: int
     features: int
-    dropout = 0.0
 
     @nn.compact
     def __call__(self, ids, mask=None, train=False):
@@ -195,13 +101,12 @@ class Bag(nn.Module):
 def encoder_of(config, texts):
     """The module, its parameters where they are pretrained, the tokenizer, and the config that knows of it."""
     if config.encoder in ("bag", "transformer"):
-        tokenizer = tokenizer_of(texts, config.vocabulary)
+        tokenizer = data.piece_tokenizer(texts, config.vocabulary)
         size = tokenizer.get_vocab_size()
         how = dict(layers=1, heads=config.heads, max_length=max(config.code_length, config.query_length), norm="pre", normalise=True)
         build = Bag if config.encoder == "bag" else partial(encoders.TextTransformer, dropout=config.dropout, **how)
         return build(size + TYPES, config.width), None, tokenizer, dataclasses.replace(config, vocabulary=size)
-    folder = data.pretrained(config.encoder) if config.encoder in data.MODELS else pathlib.Path(os.environ.get("CLJAX_DATA", "."), config.encoder)
-    model, params, tokenizer = encoders.load_pretrained(folder, pool="mean", normalise=True, dropout=config.dropout)
+    model, params, tokenizer = encoders.load_pretrained(data.pretrained(config.encoder), pool="mean", normalise=True, dropout=config.dropout)
     tokenizer.no_truncation()
     if tokenizer.token_to_id("<encoder-only>") is not None:  # UniXcoder is told what it is
         frame = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "<encoder-only>", "</s>")]
@@ -232,17 +137,6 @@ def init(config, model, key, params):
     return state
 
 
-def embed(model, config, params, tokens, key, index):
-    """Embeddings in training; what a text drops hangs on its index alone."""
-    if not model.dropout:
-        return model.apply(params, tokens["ids"], tokens["mask"])
-
-    def one(key, text):
-        return model.apply(params, text["ids"][None], text["mask"][None], train=True, rngs={"dropout": key})[0]
-
-    return views.per_example(one, key, tokens, index=index)
-
-
 def augment(config, code, query, t, key, index):
     """Soft data augmentation: of code one of four kinds, of a query masking alone."""
     if config.soda == "off":
@@ -250,13 +144,13 @@ def augment(config, code, query, t, key, index):
     k_code, k_query = jax.random.split(key)
     how = dict(vocabulary=config.vocabulary, index=index)
     kind = t % 4 if config.soda == "cycle" else None
-    names, types = config.vocabulary + jnp.arange(TYPES), code["ids"] if config.copied_types else code["types"]
-    how_code = dict(types=names, mask_id=config.mask, kind=kind, eligible=code["types"] >= 0)
-    ids = views.soda(k_code, code["ids"], code["mask"], types, config.rate, **how_code, **how)
-    masked, _ = views.replace_tokens(k_query, query["ids"], query["mask"], config.rate, to=config.mask, eligible=query["types"] >= 0, **how)
+    names, types = config.vocabulary + jnp.arange(TYPES), code.ids if config.copied_types else code.types
+    how_code = dict(types=names, mask_id=config.mask, kind=kind, eligible=code.types >= 0)
+    ids = views.soda(k_code, code.ids, code.mask, types, config.rate, **how_code, **how)
+    masked, _ = views.replace_tokens(k_query, query.ids, query.mask, config.rate, to=config.mask, eligible=query.types >= 0, **how)
     if kind is not None:
-        masked = jnp.where(kind == 0, masked, query["ids"])
-    return code | {"ids": ids}, query | {"ids": masked}
+        masked = jnp.where(kind == 0, masked, query.ids)
+    return code._replace(ids=ids), query._replace(ids=masked)
 
 
 def compare(config, seen, queues):
@@ -272,8 +166,12 @@ def compare(config, seen, queues):
     return jnp.concatenate([losses.info_nce(seen[anchor], seen[key], negatives=negatives.get(key), **how) for anchor, key in pairs])
 
 
+def embed(model, params, tokens, key, index):
+    return core.apply_with_dropout(model, params, tokens.ids, tokens.mask, key=key, index=index)
+
+
 def objective(params, model, config, moved, queues, batch, key):
-    clean = {name: embed(model, config, params, batch[name], jax.random.fold_in(key, n), batch["index"]) for n, name in enumerate(("code", "query"))}
+    clean = {name: embed(model, params, batch[name], jax.random.fold_in(key, n), batch["index"]) for n, name in enumerate(("code", "query"))}
     return losses.mean(compare(config, clean | moved, queues), axis_name="data"), clean
 
 
@@ -285,7 +183,7 @@ def step(model, config, state, batch, key):
         state["averages"] = memory.ema(config.momentum).update(state["averages"], state["params"])
         changed = augment(config, batch["code"], batch["query"], state["t"], k_view, batch["index"])
         for n, (name, tokens) in enumerate(zip(("code view", "query view"), changed, strict=True)):
-            moved[name] = embed(model, config, state["averages"].params, tokens, jax.random.fold_in(k_moved, n), batch["index"])
+            moved[name] = embed(model, state["averages"].params, tokens, jax.random.fold_in(k_moved, n), batch["index"])
     inputs = model, config, moved, state["queues"], batch, k_clean
     (value, clean), grads = jax.value_and_grad(objective, has_aux=True)(state["params"], *inputs)
     params, opt = train.descend(optimiser(config), grads, state["params"], state["opt"], axis_name="data")
@@ -304,72 +202,69 @@ def draw(config, key, arrays, t):
 
 def batches(config, key, parts):
     """Of the training pairs of some languages."""
-    sizes = np.array([len(part["code"]["ids"]) for part in parts])
+    sizes = np.array([len(part["code"].ids) for part in parts])
     arrays = {name: jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part[name] for part in parts)) for name in ("code", "query")}
     return train.draws(arrays | {"first": np.cumsum(sizes) - sizes, "size": sizes, "key": key}, partial(draw, config))
 
 
-def ranks(scores, gold):
-    """How a query finds its code: `scores` [N] of the candidates."""
-    scores, relevance = scores[None], (jnp.arange(len(scores)) == gold)[None]
-    found = {"mrr": metrics.mrr_at_k(scores, relevance, min(1000, scores.shape[1]))}
-    found |= {f"recall@{k}": metrics.recall_at_k(scores, relevance, min(k, scores.shape[1])) for k in (1, 5, 10)}
-    return {name: value.values[0] for name, value in found.items()}
-
-
-def averaged(function, rows):
-    return jax.tree.map(jnp.mean, jax.lax.map(function, rows, batch_size=128))
+def quality(scores, found, answers):
+    return jax.tree.map(jnp.mean, metrics.retrieval_summary(scores, answers, found, recall=(1, 5, 10)))
 
 
 @partial(jax.jit, static_argnums=0)
 def search(model, params, test):
-    """A part of the rows at a time: all scores of a large collection find no room."""
-    z = {name: encoders.in_parts(partial(model.apply, params), test[name]["ids"], test[name]["mask"]) for name in ("code", "query")}
-    found = averaged(lambda row: ranks(z["code"] @ row[0], row[1]), (z["query"], test["gold"]))
-    spread = (metrics.uniformity(z["code"]) + metrics.uniformity(z["query"])) / 2
-    return found | {"alignment": metrics.alignment(z["query"], z["code"][test["gold"]]), "uniformity": spread}
+    """A query whose code is not among the first 1000 has 0, as in the released code."""
+    codes, queries = (encoders.in_parts(partial(model.apply, params), test[name].ids, test[name].mask) for name in ("code", "query"))
+    found = quality(*pairwise.top_k(queries, codes, min(1000, len(codes))), test["answers"])
+    spread = (metrics.uniformity(codes) + metrics.uniformity(queries)) / 2
+    return found | {"alignment": metrics.alignment(queries, codes[test["answers"]]), "uniformity": spread}
 
 
 def evaluate(model, tests, key, state):
-    found = [search(model, state["params"], test) for test in tests]
-    return state, jax.tree.map(lambda *values: jnp.mean(jnp.stack(values)), *found)
+    return state, average([search(model, state["params"], test) for test in tests])
 
 
 def by_words(corpus):
     """The same queries and candidates by BM25."""
     queries, codes = ([[piece.lower() for piece, _ in text] for text in texts] for texts in (corpus.queries, corpus.codes))
-    return averaged(lambda row: ranks(*row), (retrieval.bm25(queries, codes), corpus.gold))
+    scores = jnp.asarray(retrieval.bm25(queries, codes))
+    return quality(*jax.lax.top_k(scores, min(1000, len(codes))), corpus.answers)
+
+
+def average(found):
+    """Of the languages."""
+    return jax.tree.map(lambda *values: jnp.mean(jnp.stack(values)), *found)
 
 
 def run(config, key, fit=train.fit):
     k_data, k_init, k_queues, k_batches, k_fit = jax.random.split(key, 5)
-    corpora = (standard_library if config.data == "stdlib_functions" else code_search_net)(config, k_data)
+    corpora = corpora_of(config, k_data)
     if config.encoder == "bm25":
-        return jax.tree.map(lambda *values: jnp.mean(jnp.stack(values)), *map(by_words, corpora))
-    model, params, tokenizer, config = encoder_of(config, [text for corpus in corpora for side in corpus.known for text in side])
-    codes, queries = (partial(encode, tokenizer, length=length, first_type=config.vocabulary) for length in (config.code_length, config.query_length))
-    parts = [{"code": codes(corpus.known[0]), "query": queries(corpus.known[1])} for corpus in corpora]
-    tests = [{"code": codes(corpus.codes), "query": queries(corpus.queries), "gold": corpus.gold} for corpus in corpora]
-    params = jax.jit(model.init)(k_init, parts[0]["code"]["ids"][:1], parts[0]["code"]["mask"][:1]) if params is None else params
+        return average(map(by_words, corpora))
+    texts = [text for corpus in corpora for side in (corpus.known_codes, corpus.known_queries) for text in side]
+    model, params, tokenizer, config = encoder_of(config, texts)
+    read = partial(data.tokenise_pieces, tokenizer, first_type=config.vocabulary)
+    codes, queries = partial(read, length=config.code_length), partial(read, length=config.query_length)
+    parts = [{"code": codes(corpus.known_codes), "query": queries(corpus.known_queries)} for corpus in corpora]
+    tests = [{"code": codes(corpus.codes), "query": queries(corpus.queries), "answers": corpus.answers} for corpus in corpora]
+    params = jax.jit(model.init)(k_init, parts[0]["code"].ids[:1], parts[0]["code"].mask[:1]) if params is None else params
     after = ((max(1, config.steps // 4), partial(evaluate, model, tests)),)
     pairs = batches(config, k_batches, parts)
     state, history = fit(k_fit, init(config, model, k_queues, params), partial(step, model, config), pairs, steps=config.steps, after=after)
-    curves = {name: history[name] for name in ("mrr", "recall@1", "recall@5", "recall@10", "alignment", "uniformity")}
-    found = {name: curve[-1] for name, curve in curves.items()}
+    found = {name: history[name][-1] for name in NAMES}
     if config.fine_tuning_epochs:
-        tuned = [fine_tuned(config, model, k_fit, state["params"], *task, fit) for task in zip(config.languages, parts, tests, strict=True)]
-        found |= jax.tree.map(lambda *values: np.mean(values), *tuned)
-    return found | {"loss": np.mean(history["loss"][-50:])} | {f"{name} over steps": curve for name, curve in curves.items()}
+        found = average([fine_tuned(config, model, k_fit, state["params"], *task, fit) for task in zip(config.languages, parts, tests, strict=True)])
+    return found | {"loss": np.mean(history["loss"][-50:])} | {f"{name} over steps": history[name] for name in NAMES}
 
 
 def fine_tuned(config, model, key, params, language, part, test, fit):
     """One language alone: queries over the codes of their batch."""
-    steps = config.fine_tuning_epochs * max(1, len(part["code"]["ids"]) // config.batch)
+    steps = config.fine_tuning_epochs * max(1, len(part["code"].ids) // config.batch)
     config = dataclasses.replace(config, blocks="one-way", queue=0, temperature=1 / 20, logit_multiplier=1.0, steps=steps)
     after = ((steps, partial(evaluate, model, [test])),)
     pairs, state = batches(config, key, [part]), init(config, model, key, params)
     _, history = fit(key, state, partial(step, model, config), pairs, steps=steps, after=after, name=f"fine-tuning {language}")
-    return {name: history[name][-1] for name in ("mrr", "recall@1", "recall@5", "recall@10", "alignment", "uniformity")}
+    return {name: history[name][-1] for name in NAMES}
 
 
 def chance(candidates):
@@ -379,45 +274,31 @@ def chance(candidates):
 
 def above_chance(results):
     """How many times chance the worst arm is, but for those without the blocks within a modality."""
-    return min(found["mrr"] for arm, found in results.items() if ARMS[arm].blocks != "inter") / chance(Config.test)
+    return min(found["MRR"] for arm, found in results.items() if ARMS[arm].blocks != "inter") / chance(Config.test)
 
 
 CLAIMS = [
     study.Claim("every arm but those of four blocks is above ten times chance", above_chance, at_least=10.0),
-    study.Claim("full beats in-batch InfoNCE", study.gain("mrr", "full", than="in-batch"), expected=0.01),
-    study.Claim("six blocks with a queue, no SoDa, beat in-batch InfoNCE", study.gain("mrr", "no SoDa", than="in-batch"), expected=0.02),
-    study.Claim("the queue helps", study.gain("mrr", "full", than="no queue"), expected=0.015),
-    study.Claim("multiplying the logits by 20 does harm", study.gain("mrr", "full", than="full, logits x 20"), expected=0.03),
-    study.Claim("SoDa does no harm", study.gain("mrr", "full", than="no SoDa"), at_least=-0.01),
-    study.Claim("the blocks within a modality help a random start", study.gain("mrr", "no SoDa", than="four inter blocks, no SoDa"), 0.1, None, 0.25),
-    study.Claim("of a transformer, full beats in-batch InfoNCE", study.gain("mrr", "transformer, full", than="transformer, in-batch")),
-    study.Claim("of a transformer, SoDa gains", study.gain("mrr", "transformer, full", than="transformer, no SoDa")),
+    study.Claim("full beats in-batch InfoNCE", study.gain("MRR", "full", than="in-batch"), expected=0.01),
+    study.Claim("six blocks with a queue, no SoDa, beat in-batch InfoNCE", study.gain("MRR", "no SoDa", than="in-batch"), expected=0.02),
+    study.Claim("the queue helps", study.gain("MRR", "full", than="no queue"), expected=0.015),
+    study.Claim("multiplying the logits by 20 does harm", study.gain("MRR", "full", than="full, logits x 20"), expected=0.03),
+    study.Claim("SoDa does no harm", study.gain("MRR", "full", than="no SoDa"), at_least=-0.01),
+    study.Claim("the blocks within a modality help a random start", study.gain("MRR", "no SoDa", than="four inter blocks, no SoDa"), 0.1, None, 0.25),
+    study.Claim("of a transformer, full beats in-batch InfoNCE", study.gain("MRR", "transformer, full", than="transformer, in-batch")),
+    study.Claim("of a transformer, SoDa gains", study.gain("MRR", "transformer, full", than="transformer, no SoDa")),
 ]
 
-FULL = Config(
-    data="codesearchnet",
-    languages=("ruby", "javascript", "java", "go", "php", "python"),
-    encoder="unixcoder",
-    hide_name=False,
-    queue=4096,
-    momentum=0.999,
-    dropout=0.1,
-    code_length=256,
-    query_length=128,
-    learning_rate=2e-5,
-    batch=128,
-    steps=100_000,
-    fine_tuning_epochs=5,
-)
+LANGUAGES = ("ruby", "javascript", "java", "go", "php", "python")
+TEXTS = dict(data="codesearchnet", languages=LANGUAGES, hide_name=False, code_length=256, query_length=128)
+TRAINING = dict(queue=4096, momentum=0.999, dropout=0.1, learning_rate=2e-5, batch=128, steps=100_000, fine_tuning_epochs=5)
+FULL = Config(encoder="unixcoder", **TEXTS, **TRAINING)
 
 
 def figures(report):
-    learnt = [arm for arm in report["arms"] if arm != "bm25"]
-    names = ("mrr", "alignment", "uniformity")
-    return {
-        "retrieval": study.scores(report, ["mrr", "recall@1", "recall@10"]),
-        "training": study.curves(report, [f"{name} over steps" for name in names], learnt, xlabel="quarter of training"),
-    }
+    curves = [f"{name} over steps" for name in ("MRR", "alignment", "uniformity")]
+    found = {"retrieval": study.scores(report, ["MRR", "R@1", "R@10"])}
+    return found | {"training": study.curves(report, curves, [arm for arm in report["arms"] if arm != "bm25"], xlabel="quarter of training")}
 
 
 if __name__ == "__main__":

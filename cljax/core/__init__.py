@@ -3,6 +3,7 @@
 from cljax.core import check, provenance
 from cljax.core.clustering import KMeans, kmeans
 from cljax.core.compat import vary, varying_axes
+from cljax.core.dropout import apply_with_dropout
 from cljax.core.mmd import mmd
 from cljax.core.numerics import safe_norm, safe_normalize, unit_factors
 from cljax.core.permutation import mixed, permutation, permuted, shuffled
@@ -13,6 +14,7 @@ from cljax.core.transport import Transport, sinkhorn
 __all__ = [
     "KMeans",
     "Transport",
+    "apply_with_dropout",
     "check",
     "gumbel_top_k",
     "kmeans",

@@ -2,6 +2,8 @@
 
 from cljax.data.catalogue import DATASETS
 from cljax.data.code import Docstrings, DocumentedCode, docstrings, documented_code
+from cljax.data.code_search import CodeSearch, TypedTokens, code_search_net, described_functions, piece_tokenizer, tokenise_pieces, typed_pieces
+from cljax.data.copies import root
 from cljax.data.dataset import Dataset
 from cljax.data.folders import Pictures, images
 from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
@@ -13,6 +15,7 @@ from cljax.data.text import Tokens, token_stream, tokenise, train_tokenizer, wor
 from cljax.data.videos import Videos, frames_of, read_clips, videos
 
 __all__ = [
+    "CodeSearch",
     "DATASETS",
     "Dataset",
     "DebianSource",
@@ -23,8 +26,11 @@ __all__ = [
     "Pictures",
     "Source",
     "Tokens",
+    "TypedTokens",
     "Videos",
     "builder",
+    "code_search_net",
+    "described_functions",
     "docstrings",
     "documented_code",
     "frames_of",
@@ -32,12 +38,16 @@ __all__ = [
     "lexical_type",
     "load",
     "pairs",
+    "piece_tokenizer",
     "pretrained",
     "python_tokens",
     "read_clips",
+    "root",
     "token_stream",
     "tokenise",
+    "tokenise_pieces",
     "train_tokenizer",
+    "typed_pieces",
     "videos",
     "words",
 ]

@@ -9,8 +9,14 @@ import warnings
 from cljax.core import provenance
 
 
-def root(folder):
-    """Where copies lie, as an absolute path: `folder`, by default the environment variable `CLJAX_DATA`, else `~/.cache/cljax`.
+def root(folder: str | os.PathLike | None = None) -> pathlib.Path:
+    """Where data lie: copies of what packages ship, prepared sets, and folders of your own.
+
+    Args:
+      folder: a path, or None.
+
+    Returns:
+      `folder` as an absolute path; by default the environment variable `CLJAX_DATA`, else `~/.cache/cljax`.
 
     Raises:
       TypeError: `folder` is neither a path nor None.

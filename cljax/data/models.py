@@ -43,7 +43,7 @@ def pretrained(name: str, *, folder: str | os.PathLike | None = None) -> pathlib
     calls check that they are still the same, and make them anew otherwise.
 
     Args:
-      name: `"all-minilm-l6-v2"`, the one of `MODELS`.
+      name: `"all-minilm-l6-v2"`, the one of `MODELS`; or a folder of your own beside the copies, which is taken as it is.
       folder: where copies lie; by default the environment variable `CLJAX_DATA`, else `~/.cache/cljax`.
 
     Returns:
@@ -51,10 +51,13 @@ def pretrained(name: str, *, folder: str | os.PathLike | None = None) -> pathlib
 
     Raises:
       TypeError: an argument of a wrong kind.
-      ValueError: an unknown name, a folder that can't be written, files that aren't to be had or whose hash differs.
+      ValueError: neither such a name nor such a folder, a folder that can't be written, files that aren't to be had or whose hash differs.
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {type(name).__name__}")
+    own = copies.root(folder) / name
+    if name and name not in MODELS and own.is_dir():
+        return own
     if name not in MODELS:
         raise ValueError(f"name must be one of {', '.join(map(repr, MODELS))}, got {name!r}{check.nearest(name, MODELS)}")
     folder, model = copies.root(folder), MODELS[name]

@@ -1,5 +1,6 @@
 """Metrics of embeddings, of rankings and of texts: numbers to report, not to train on."""
 
+from cljax.metrics.answers import retrieval_summary
 from cljax.metrics.clusters import cluster_accuracy
 from cljax.metrics.collapse import collapse_watch, effective_rank, isotropy, isotropy_sums
 from cljax.metrics.few_shot import few_shot_accuracy, nearest_centroid, opta, opta_classifier, prototype_logits
@@ -54,6 +55,7 @@ __all__ = [
     "regret",
     "relative_penalty",
     "rep_n",
+    "retrieval_summary",
     "ridge_probe",
     "softmax_entropy",
     "sts_spearman",

@@ -11,7 +11,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
 
-from cljax.core import check
+from cljax.core import apply_with_dropout, check
 from cljax.core.check import KeyLike
 from cljax.train.descend import descend
 from cljax.train.draws import draws
@@ -139,7 +139,7 @@ def _step(model, penalty, rates, state, batch, key):
 
 def _objective(params, model, penalty, batch, key):
     ids, mask = batch["ids"], batch["mask"]
-    hidden, logits = _read(params, model, ids[:, :-1], mask[:, :-1], batch["index"], key)
+    hidden, logits = apply_with_dropout(model, params, ids[:, :-1], mask[:, :-1], key=key, index=batch["index"])
     counted = mask[:, :-1] & mask[:, 1:]
     surprisal = optax.softmax_cross_entropy_with_integer_labels(logits, ids[:, 1:])
     count = lax.psum(jnp.sum(counted, dtype=jnp.float32), "data")
@@ -147,14 +147,3 @@ def _objective(params, model, penalty, batch, key):
     if penalty is not None:
         found["penalty"] = penalty(hidden, mask=mask[:, :-1])
     return sum(found.values()), found
-
-
-def _read(params, model, ids, mask, index, key):
-    """States and logits; dropout, where there is any, is drawn by each example's index, so that the number of devices changes nothing."""
-    if not getattr(model, "dropout", 0):
-        return model.apply(params, ids, mask)
-
-    def one(key, ids, mask):
-        return jax.tree.map(lambda leaf: leaf[0], model.apply(params, ids[None], mask[None], train=True, rngs={"dropout": key}))
-
-    return jax.vmap(one)(jax.vmap(jax.random.fold_in, (None, 0))(key, index), ids, mask)

@@ -224,6 +224,13 @@ def test_a_damaged_model_is_made_anew(shelf):
     assert [path.name for path in place.parent.iterdir()] == [place.name]
 
 
+def test_a_folder_of_ones_own_is_taken_as_it_is(shelf, monkeypatch):
+    (shelf / "mine").mkdir()
+    assert data.pretrained("mine", folder=shelf) == shelf / "mine" and not (shelf / "mine" / "manifest.json").exists()
+    monkeypatch.setenv("CLJAX_DATA", str(shelf))
+    assert data.pretrained("mine") == data.root() / "mine" == shelf / "mine"
+
+
 @pytest.mark.errors
 def test_pretrained_says_what_is_wrong(shelf):
     with pytest.raises(ValueError, match="name must be one of 'all-minilm-l6-v2', got 'all-minilm'; did you mean 'all-minilm-l6-v2'?"):

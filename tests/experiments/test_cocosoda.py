@@ -11,10 +11,9 @@ import optax
 import pytest
 
 from cljax import core, data, encoders, losses
-from cljax.data import stdlib
 from cljax.memory.queues import QueueState
 
-METRICS = {"mrr", "recall@1", "recall@5", "recall@10", "alignment", "uniformity"}
+METRICS = {"MRR", "R@1", "R@5", "R@10", "alignment", "uniformity"}
 NAMES = "code", "query", "code view", "query view"
 ROWS = {
     "code": [[1, 0, 0], [0, 1, 0]],
@@ -31,43 +30,20 @@ QUEUES = {
 BLOCKS = {0.07: [0.010642, 0.004212, 0.080426, 0.007669, 0.008696, 0.022085], 1.0: [0.805901, 0.915804, 0.979419, 0.835209, 0.789750, 0.959731]}
 
 
-FILES = {
-    "shapes.py": """
-class Square:
-    def areaOf(self, side=2):
-        "Gives the area of a square. More."
-        # multiply
-        return side * side
-    def edge_length(self):
-        "Gives the length of an edge."
-        return self.edge
-    def short(self):
-        "Too short."
-""",
-    "files.py": """
-def read_all(path):
-    "Reads all lines of a file."
-    return read_all(open(path))
-def close(file):
-    "Closes the file at once."
-    file.close()
-""",
-    "words.py": """
-def split(text):
-    "Splits a text into words."
-    return text.split(' ')
-""",
-}
+FUNCTIONS = [("gives the area of a square", "side * side"), ("gives the length of an edge", "self.edge"), ("reads all lines", "open(path)")]
+FUNCTIONS += [("closes the file at once", "file.close()"), ("splits a text into words", "text.split(' ')")]
 
 
 @pytest.fixture
-def library(monkeypatch, experiment):
-    """A standard library of five functions in three files."""
-    rows = stdlib.definitions({name: text.encode() for name, text in FILES.items()})
-    monkeypatch.setattr(data, "load", lambda name, features: tuple(np.array(rows[feature], object) for feature in features))
-    experiment.documented_functions.cache_clear()
-    yield
-    experiment.documented_functions.cache_clear()
+def library(monkeypatch):
+    """A standard library of five functions."""
+    queries = [[(word, "comment") for word in query.split()] for query, _ in FUNCTIONS]
+    codes = [data.typed_pieces(data.python_tokens(code)) for _, code in FUNCTIONS]
+
+    def described(test, *, key, hide_name):
+        return data.CodeSearch(queries[test:], codes[test:], queries[:test], codes[:test], np.arange(test))
+
+    monkeypatch.setattr(data, "described_functions", described)
 
 
 def tiny(config, **changes):
@@ -136,7 +112,7 @@ def texts(experiment, rows=8):
         mask = np.arange(length) < draw.integers(4, length, (rows, 1))
         eligible = mask & (np.arange(length) > 0)
         ids, types = draw.integers(3, 20, (rows, length)), draw.integers(20, 27, (rows, length))
-        batch[name] = {"ids": np.where(mask, ids, 0).astype(np.int32), "mask": mask, "types": np.where(eligible, types, -1).astype(np.int32)}
+        batch[name] = data.TypedTokens(np.where(mask, ids, 0).astype(np.int32), mask, np.where(eligible, types, -1).astype(np.int32))
     return batch
 
 
@@ -145,7 +121,7 @@ def setting(experiment):
     config = tiny(experiment.Config(), vocabulary=20)
     model = experiment.Bag(20 + experiment.TYPES, config.width)
     batch = texts(experiment)
-    params = jax.jit(model.init)(jax.random.key(0), batch["code"]["ids"], batch["code"]["mask"])
+    params = jax.jit(model.init)(jax.random.key(0), batch["code"].ids, batch["code"].mask)
     state = experiment.init(config, model, jax.random.key(1), params)
     state["averages"] = state["averages"]._replace(params=jax.tree.map(lambda leaf: leaf + 0.1, params))
     return config, model, state, batch
@@ -172,14 +148,14 @@ def test_the_momentum_encoder_moves_first_and_the_queues_are_filled_last(experim
     k_view = jax.random.split(jax.random.key(2), 3)[0]
     changed = dict(zip(NAMES[2:], experiment.augment(config, batch["code"], batch["query"], 0, k_view, batch["index"]), strict=True))
     apply = jax.jit(model.apply)
-    seen = {name: apply(state["params"], batch[name]["ids"], batch[name]["mask"]) for name in NAMES[:2]}
-    seen |= {name: apply(moved, changed[name]["ids"], changed[name]["mask"]) for name in NAMES[2:]}
+    seen = {name: apply(state["params"], batch[name].ids, batch[name].mask) for name in NAMES[:2]}
+    seen |= {name: apply(moved, changed[name].ids, changed[name].mask) for name in NAMES[2:]}
     for name in NAMES:  # 8 rows into 6 slots: the last 6, the first of them in slot 2
         np.testing.assert_allclose(after["queues"][name].keys, np.roll(seen[name][2:], 2, axis=0), atol=1e-5)
     old = {name: queue.keys for name, queue in state["queues"].items()}
 
     def loss(params):  # the views and the queues are constants
-        clean = {name: model.apply(params, batch[name]["ids"], batch[name]["mask"]) for name in NAMES[:2]}
+        clean = {name: model.apply(params, batch[name].ids, batch[name].mask) for name in NAMES[:2]}
         return jnp.mean(compared(config, seen | clean, old))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(state["params"])
@@ -208,8 +184,8 @@ def test_augmentation_leaves_special_tokens_and_padding(experiment):
         for t in range(4):
             code, query = experiment.augment(config, batch["code"], batch["query"], t, jax.random.key(t), batch["index"])
             for old, new in ((batch["code"], code), (batch["query"], query)):
-                assert np.all((new["ids"] == old["ids"]) | (old["types"] >= 0))
-            kept = bool(np.all(query["ids"] == batch["query"]["ids"]))
+                assert np.all((new.ids == old.ids) | (old.types >= 0))
+            kept = bool(np.all(query.ids == batch["query"].ids))
             assert kept == (soda == "cycle" and t > 0)  # then the query is masked where the code is
     off = experiment.augment(experiment.Config(soda="off"), batch["code"], batch["query"], 0, jax.random.key(0), batch["index"])
     assert off == (batch["code"], batch["query"])
@@ -220,38 +196,7 @@ def test_copied_types_replace_hardly_anything(experiment):
     config = experiment.Config(vocabulary=20, rate=1.0, soda="cycle", copied_types=True)
     for t, changed in ((0, True), (1, False), (2, False), (3, False)):
         code, _ = experiment.augment(config, batch["code"], batch["query"], t, jax.random.key(0), batch["index"])
-        assert np.any(code["ids"] != batch["code"]["ids"]) == changed
-
-
-def test_functions_are_split_by_file_and_their_names_are_hidden(experiment, library):
-    (corpus,) = experiment.standard_library(experiment.Config(test=3), jax.random.key(0))
-    known = {" ".join(word for word, _ in text) for text in corpus.known[1]}
-    held = {" ".join(word for word, _ in text) for text in corpus.queries}
-    files = [{"gives the area of a square", "gives the length of an edge"}, {"reads all lines of a file", "closes the file at once"}]
-    files += [{"splits a text into words"}]
-    assert known | held == set.union(*files) and not known & held and len(held) == len(corpus.gold) == 3
-    assert all(file <= known or file <= held for file in files)
-    rows = {" ".join(word for word, _ in query): code for _, query, code in experiment.documented_functions(True)}
-    read = [("def", "keyword"), ("(", "separator"), ("path", "identifier"), (")", "separator"), (":", "separator"), ("return", "keyword")]
-    read += [("(", "separator"), ("open", "identifier"), ("(", "separator"), ("path", "identifier"), (")", "separator"), (")", "separator")]
-    assert rows["reads all lines of a file"] == read
-    assert ("multiply", "comment") in rows["gives the area of a square"] and ("*", "operator") in rows["gives the area of a square"]
-    shown = {" ".join(word for word, _ in query): code for _, query, code in experiment.documented_functions(False)}
-    assert shown["gives the area of a square"][:3] == [("def", "keyword"), ("area", "identifier"), ("of", "identifier")]
-
-
-def test_parts_of_a_piece_have_its_type(experiment):
-    import tokenizers
-    from tokenizers import models, pre_tokenizers, processors
-
-    tokenizer = tokenizers.Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(["[UNK]", "[CLS]", "[SEP]", "ab", "##c", "1"])}))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
-    text = [("abc", "identifier"), ("1", "number")]
-    found = experiment.encode(tokenizer, [text, text], 6, 10)
-    assert found["ids"][0].tolist() == [1, 3, 4, 5, 2, 0] and found["mask"].sum(axis=1).tolist() == [5, 5]
-    assert found["types"][1].tolist() == [-1, 11, 11, 14, -1, -1]
-    assert experiment.encode(tokenizer, [text], 4, 10)["ids"].tolist() == [[1, 3, 4, 2]]
+        assert np.any(code.ids != batch["code"].ids) == changed
 
 
 @pytest.mark.parametrize("arm", ["full", "in-batch"])
@@ -269,12 +214,12 @@ def test_the_released_step_traces(experiment, setting):
 
 def test_words_alone_are_a_baseline(experiment, library):
     results = experiment.run(tiny(experiment.ARMS["bm25"]), jax.random.key(0))
-    assert set(results) == METRICS - {"alignment", "uniformity"} and 0 < results["mrr"] <= 1
+    assert set(results) == METRICS - {"alignment", "uniformity"} and 0 < results["MRR"] <= 1
 
 
 def test_rank_counts_ties_against(experiment):
-    found = experiment.ranks(jnp.array([0.5, 0.9, 0.5, 0.1]), 2)
-    assert {name: round(float(value), 4) for name, value in found.items()} == {"mrr": 0.3333, "recall@1": 0, "recall@5": 1, "recall@10": 1}
+    found = experiment.quality(jnp.array([[0.5, 0.9, 0.5, 0.1]]), jnp.arange(4)[None], jnp.array([2]))
+    assert {name: round(float(value), 4) for name, value in found.items()} == {"MRR": 0.3333, "R@1": 0, "R@5": 1, "R@10": 1}
 
 
 def test_full_trains_on_several_languages_and_fine_tunes_each(experiment, monkeypatch, tmp_path):
@@ -292,9 +237,8 @@ def test_full_trains_on_several_languages_and_fine_tunes_each(experiment, monkey
     encoders.save_pretrained(tmp_path / config.encoder, module, params, tokenizer)
     monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
     check_results(experiment.run(config, jax.random.key(0)))
-    corpora = experiment.code_search_net(config, None)
-    assert corpora[0].gold.tolist() == [7, 6, 5] and corpora[0].known[0][0][0] == ("func", "keyword")
-    assert corpora[1].known[0][0][0] == ("func", "identifier")
+    corpora = experiment.corpora_of(config, None)
+    assert [corpus.known_codes[0][0] for corpus in corpora] == [("func", "keyword"), ("func", "identifier")]
 
 
 def test_claims_and_figures_read_what_run_returns(experiment):
