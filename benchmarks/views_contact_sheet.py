@@ -51,6 +51,7 @@ ROWS = {
     "greyscale, half of them": partial(views.greyscale, probability=0.5),
     "gaussian_blur": partial(views.gaussian_blur, kernel_size=9, probability=1.0),
     "solarise": partial(views.solarise, probability=1.0),
+    "rand_augment, 2 of 9": views.rand_augment,
     "random_erasing": partial(views.random_erasing, probability=1.0),
     "random_erasing, noise": partial(views.random_erasing, value=None, probability=1.0),
     "block_mask": partial(views.block_mask, patch=8),

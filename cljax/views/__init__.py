@@ -9,11 +9,13 @@ from cljax.views.erasing import block_mask, random_erasing
 from cljax.views.images import flip, shift_gain_noise
 from cljax.views.mixing import Mixed, cut_mix, mix_up
 from cljax.views.per_example import per_example
+from cljax.views.rand_augment import RAND_AUGMENT, rand_augment
 from cljax.views.signals import jitter, scaling
 from cljax.views.tokens import crop_tokens, delete_tokens, inverse_cloze, replace_tokens, soda
 
 __all__ = [
     "Mixed",
+    "RAND_AUGMENT",
     "block_mask",
     "clip_augment",
     "colour_jitter",
@@ -30,6 +32,7 @@ __all__ = [
     "multi_crop",
     "per_clip",
     "per_example",
+    "rand_augment",
     "random_erasing",
     "random_resized_crop",
     "replace_tokens",

@@ -26,6 +26,11 @@ def maybe(chance, probability, changed, image):
     return jnp.where(chance < probability, changed.astype(image.dtype), image)
 
 
+def over(values, image):
+    """An array `[H, W]` with the axes of the image."""
+    return values.reshape(values.shape + (1,) * (image.ndim - 2))
+
+
 def check_images(key, images, index, colour=False):
     """Checks the first arguments of a view; `colour`: there must be three channels, one or none."""
     check.key("key", key)

@@ -127,7 +127,7 @@ def _random_erasing(key, images, index, scale, ratio, value, probability):
         chosen = jnp.argmax(fits)  # the first that fits
         inside = _inside(image.shape[:2], heights[chosen], widths[chosen], down, right) & fits[chosen]
         fill = jax.random.uniform(k_noise, (image.size,), image.dtype).reshape(image.shape) if value is None else value
-        return _images.maybe(chance, probability, jnp.where(_over(inside, image), fill, image), image)
+        return _images.maybe(chance, probability, jnp.where(_images.over(inside, image), fill, image), image)
 
     return per_example(view, key, images, index=index)
 
@@ -138,7 +138,7 @@ def _block_mask(key, images, index, patch, share, ratio, value):
         grid = tuple(length // side for length, side in zip(image.shape[:2], patch, strict=True))
         mask = _blocks(key, grid, share, ratio).repeat(patch[0], 0).repeat(patch[1], 1)
         mask = jnp.pad(mask, [(0, length - there) for length, there in zip(image.shape[:2], mask.shape, strict=True)])
-        return jnp.where(_over(mask, image), value, image).astype(image.dtype)
+        return jnp.where(_images.over(mask, image), value, image).astype(image.dtype)
 
     return per_example(view, key, images, index=index)
 
@@ -173,8 +173,3 @@ def _inside(shape, height, width, down, right):
         start, places = jnp.floor(uniform * (length - side + 1)), jnp.arange(length)
         spans.append((places >= start) & (places < start + side))
     return spans[0][:, None] & spans[1]
-
-
-def _over(mask, image):
-    """The mask `[H, W]` with the axes of the image."""
-    return mask.reshape(mask.shape + (1,) * (image.ndim - 2))

@@ -19,6 +19,7 @@ SINGLE = {  # one program holds them all, so what two share is here once
     "colour_jitter": views.colour_jitter,
     "greyscale": partial(views.greyscale, probability=0.5),
     "gaussian_blur": partial(views.gaussian_blur, kernel_size=3),
+    "rand_augment": views.rand_augment,
     "random_erasing": partial(views.random_erasing, value=None),
     "block_mask": partial(views.block_mask, patch=1),
     "composed": views.compose(views.flip, partial(views.solarise, probability=0.5)),
