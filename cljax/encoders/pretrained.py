@@ -70,14 +70,14 @@ def load_pretrained(folder: str | os.PathLike, **options: Any) -> tuple[TextTran
     return module, params, tokenizer
 
 
-def save_pretrained(folder: str | os.PathLike, module: TextTransformer, params: Any, tokenizer: Any) -> None:
-    """Writes a folder that `load_pretrained` and the usual library of sentence embeddings read; it is written whole or not at all.
+def save_pretrained(folder: str | os.PathLike, module: TextTransformer | Decoder, params: Any, tokenizer: Any) -> None:
+    """Writes a folder that `load_pretrained` and the usual libraries read, of an encoder that of sentence embeddings; whole or not at all.
 
     What is read back from it is the same bit for bit.
 
     Args:
       folder: where it shall be; not there yet, or empty.
-      module: a `TextTransformer` with `norm="post"` and the pool `"mean"` or `"first"`.
+      module: a `TextTransformer` with `norm="post"` and the pool `"mean"` or `"first"`, or a `Decoder` with learned positions.
       params: its variables, `{"params": ...}`, or an average of them.
       tokenizer: the `tokenizers.Tokenizer` that goes with it; the length to which it cuts texts is written too.
 
@@ -88,27 +88,39 @@ def save_pretrained(folder: str | os.PathLike, module: TextTransformer, params: 
     import tokenizers
     from safetensors.numpy import save_file
 
-    if not isinstance(module, TextTransformer):
-        raise TypeError(f"module must be a TextTransformer, got {type(module).__name__}")
+    if not isinstance(module, (TextTransformer, Decoder)):
+        raise TypeError(f"module must be a TextTransformer or a Decoder, got {type(module).__name__}")
     if not isinstance(tokenizer, tokenizers.Tokenizer):
         raise TypeError(f"tokenizer must be a tokenizers.Tokenizer, got {type(tokenizer).__name__}")
+    if (size := tokenizer.get_vocab_size()) > module.vocab_size:
+        raise ValueError(f"tokenizer must have at most the {module.vocab_size} tokens of the module, got {size}")
+    folder = _folder(folder, new=True)
+    longest = min((tokenizer.truncation or {}).get("max_length", module.max_length), module.max_length)
+    family, prefix, written = (_decoder_files if isinstance(module, Decoder) else _encoder_files)(module, tokenizer, longest)
+    tensors = {f"{prefix}{name}": tensor for name, tensor in _take_apart(module, family, params).items()}
+    config = {ours: getattr(module, ours) for ours in family.config} | {"hidden": module.hidden or 4 * module.features}
+    written["config.json"] |= {theirs: config[ours] for ours, theirs in family.config.items()} | family.fixed
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".incomplete-") as scratch:
+        made = pathlib.Path(scratch) / "model"
+        for name, content in written.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_text(content if isinstance(content, str) else json.dumps(content, indent=2), encoding="utf-8")
+        tokenizer.save(str(made / "tokenizer.json"))
+        save_file(tensors, made / _WEIGHTS, metadata={"format": "pt"})
+        os.rename(made, folder)
+
+
+def _encoder_files(module, tokenizer, longest):
+    """The family, what stands before the names of tensors, and the files in words, of `config.json` what isn't an attribute."""
     if module.norm != "post" or module.pool not in _POOLS.values():
         raise ValueError(f"module must have norm='post' and pool='mean' or 'first' to be written, got {module.norm!r} and {module.pool!r}")
     if not module.types and module.epsilon != 1e-12:
         raise ValueError(f"a module without types must have epsilon=1e-12 to be written, got {module.epsilon}")
-    if (size := tokenizer.get_vocab_size()) > module.vocab_size:
-        raise ValueError(f"tokenizer must have at most the {module.vocab_size} tokens of the module, got {size}")
-    folder = _folder(folder, new=True)
-    family, kind = (BERT, "bert") if module.types else (DISTILBERT, "distilbert")
-    tensors = _take_apart(module, family, params)
-    config = {ours: getattr(module, ours) for ours in family.config} | {"hidden": module.hidden or 4 * module.features}
-    config = {"model_type": kind} | {theirs: config[ours] for ours, theirs in family.config.items()} | family.fixed
     if module.types:
-        config |= {"architectures": ["BertModel"], "attention_probs_dropout_prob": module.dropout}
+        family, config = BERT, {"model_type": "bert", "architectures": ["BertModel"], "attention_probs_dropout_prob": module.dropout}
     else:
-        config |= {"architectures": ["DistilBertModel"], "attention_dropout": module.dropout}
-    longest = min((tokenizer.truncation or {}).get("max_length", module.max_length), module.max_length)
-    pieces = type(tokenizer.model).__name__ == "WordPiece"
+        family, config = DISTILBERT, {"model_type": "distilbert", "architectures": ["DistilBertModel"], "attention_dropout": module.dropout}
     named = {f"{name}_token": _named(tokenizer, name) for name in ("unk", "sep", "pad", "cls", "mask")}
     named = {name: token for name, token in named.items() if token is not None}
     if "pad_token" in named:
@@ -123,21 +135,29 @@ def save_pretrained(folder: str | os.PathLike, module: TextTransformer, params: 
         "1_Pooling/config.json": {"word_embedding_dimension": module.features} | {mode: pool == module.pool for mode, pool in _POOLS.items()},
         "sentence_bert_config.json": {"max_seq_length": longest, "do_lower_case": False},
         "special_tokens_map.json": named,
-        # This class takes tokenizer.json as it is; BERT's own would put texts in lower case.
-        "tokenizer_config.json": named | {"model_max_length": longest, "tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs},
+        "tokenizer_config.json": named | _tokenizer_class(longest) | {"model_input_names": inputs},
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".incomplete-") as scratch:
-        made = pathlib.Path(scratch) / "model"
-        (made / "1_Pooling").mkdir(parents=True)
-        for name, content in written.items():
-            (made / name).write_text(json.dumps(content, indent=2), encoding="utf-8")
-        tokenizer.save(str(made / "tokenizer.json"))
-        if pieces:
-            vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-            (made / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in vocabulary), encoding="utf-8")
-        save_file(tensors, made / _WEIGHTS, metadata={"format": "pt"})
-        os.rename(made, folder)
+    if type(tokenizer.model).__name__ == "WordPiece":
+        vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        written["vocab.txt"] = "".join(f"{token}\n" for token, _ in vocabulary)
+    return family, "", written
+
+
+def _decoder_files(module, tokenizer, longest):
+    """The same of a decoder."""
+    if module.positions != "learned":
+        raise ValueError(f"module must have positions='learned' to be written, got {module.positions!r}")
+    config = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "embd_pdrop": module.dropout, "attn_pdrop": module.dropout}
+    named, end = {}, tokenizer.token_to_id("<|endoftext|>")
+    config |= {"bos_token_id": end, "eos_token_id": end}  # none: the usual library would take those of the published models
+    if end is not None:
+        named = {f"{name}_token": "<|endoftext|>" for name in ("bos", "eos", "unk")}
+    return GPT2, GPT2.prefix, {"config.json": config, "special_tokens_map.json": named, "tokenizer_config.json": named | _tokenizer_class(longest)}
+
+
+def _tokenizer_class(longest):
+    """This class takes tokenizer.json as it is; BERT's own would put texts in lower case."""
+    return {"model_max_length": longest, "tokenizer_class": "PreTrainedTokenizerFast"}
 
 
 def _settings(path, config, family):

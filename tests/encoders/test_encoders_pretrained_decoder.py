@@ -6,7 +6,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from cljax import data, decoding, encoders
 
@@ -148,8 +148,29 @@ def test_a_folder_that_is_no_such_model_is_one_clear_error(folder, changes, mess
 
 
 @pytest.mark.errors
-def test_a_head_of_its_own_is_an_error_and_a_decoder_is_not_saved_as_an_encoder(folder, tmp_path):
+def test_a_head_of_its_own_is_an_error(folder):
     with pytest.raises(ValueError, match="lm_head.weight of .* must be equal to wte.weight: the module has one table for both"):
         encoders.load_pretrained(folder(TENSORS | {"lm_head.weight": TENSORS["wte.weight"] + 1}))
-    with pytest.raises(TypeError, match="module must be a TextTransformer, got Decoder"):
-        encoders.save_pretrained(tmp_path / "saved", *encoders.load_pretrained(folder()))
+
+
+def test_what_is_saved_is_what_the_published_model_is_and_reads_back_bit_for_bit(folder, tmp_path):
+    module, params, tokenizer = encoders.load_pretrained(folder())
+    encoders.save_pretrained(tmp_path / "saved", module, params, tokenizer)
+    assert {name.removeprefix("transformer."): tensor.shape for name, tensor in load_file(tmp_path / "saved/model.safetensors").items()} == {
+        name: tensor.shape for name, tensor in TENSORS.items()
+    }
+    config = json.loads((tmp_path / "saved/config.json").read_text())
+    assert config["architectures"] == ["GPT2LMHeadModel"] and config["eos_token_id"] is None and config["n_inner"] == 32
+    again, found, cutter = encoders.load_pretrained(tmp_path / "saved")
+    assert again == module.clone(hidden=32) and cutter.to_str() == tokenizer.to_str()
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+
+
+@pytest.mark.errors
+def test_what_can_not_be_saved_is_one_clear_error(folder, tmp_path):
+    module, params, tokenizer = encoders.load_pretrained(folder())
+    with pytest.raises(ValueError, match="module must have positions='learned' to be written, got 'rotary'"):
+        encoders.save_pretrained(tmp_path / "saved", module.clone(positions="rotary"), params, tokenizer)
+    with pytest.raises(ValueError, match=r"params must be the variables of the module, which differ at \['params'\]\['positions'\]"):
+        encoders.save_pretrained(tmp_path / "saved", module.clone(max_length=11), params, tokenizer)
+    assert not (tmp_path / "saved").exists()
