@@ -27,6 +27,7 @@ import numpy as np
 from cljax.core import provenance
 from cljax.study import files, plain
 from cljax.study.programs import cache_programs
+from cljax.train.processes import is_first
 
 _in_worker = False
 
@@ -89,7 +90,7 @@ def _kept(work, source, config, folders, data_dir=None):
     cache_programs()
     if data_dir:
         os.environ["CLJAX_DATA"] = data_dir
-    folders = [folder and Path(folder) for folder in folders]
+    folders = [folder and is_first() and Path(folder) for folder in folders]  # of processes that train as one the first writes
     for folder in filter(None, folders):
         files.tidy(folder)
     start = time.perf_counter()

@@ -12,6 +12,7 @@ from concurrent.futures.process import ProcessPoolExecutor
 from cljax.core.progress import progress_bar
 from cljax.study import cells, executors, files, plain, report
 from cljax.study.programs import prune_programs
+from cljax.train.processes import is_first
 
 _TOGETHER = 2  # a cell that was lost so often with a dying worker is from then on run alone, to see whether it is to blame
 _LOSSES = 3  # so often is a cell tried again
@@ -82,11 +83,11 @@ def execute(run, todo, folder=None, *, executor=None, workers=1, population=Fals
             if "unkept" in result:
                 raise files.Unwritable(result["unkept"])
             if "error" in result:
-                if folder and not (folder / cell.key / "error.txt").exists():
+                if folder and is_first() and not (folder / cell.key / "error.txt").exists():
                     files.fail(folder / cell.key, result["error"])
                 where = f"; see {folder / cell.key / 'error.txt'}" if folder else "\n" + result["error"]
                 bar.write(f"failed: {cell.arm}, seed {cell.seed}: {report.last_line(result['error'])}{where}", file=sys.stderr)
-            elif folder and not (folder / cell.key / "result.json").exists():
+            elif folder and is_first() and not (folder / cell.key / "result.json").exists():
                 files.keep(folder / cell.key, result)  # the worker wrote to a disk of its own, or the folder was taken away
     return results, len(missing)
 

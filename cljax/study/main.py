@@ -12,12 +12,14 @@ from pathlib import Path
 
 import jax
 
+from cljax import train
 from cljax.core import check
 from cljax.study import executors, files, plain, report
 from cljax.study.claims import Claim
 from cljax.study.execute import check_run, execute
 from cljax.study.grid import check_arms, expand, fields, parse_sets
 from cljax.study.sweep import experiment_name, opened, prepare, publish
+from cljax.train.processes import from_first, is_first
 
 
 def main(run, arms, claims, *, full=None, vmap=False, seeds=5, figures=None):
@@ -96,6 +98,8 @@ def _study(options, run, arms, claims, full, vmap, figures, todo):
             if options.cluster and options.workers > 1:
                 raise ValueError("--workers are processes of this machine: --cluster must not be given with them")
             away = options.cluster or options.workers > 1
+            if train.join() and away:
+                raise ValueError("--workers and --cluster run cells beside each other: they must not be given to processes that train as one")
             if options.devices is not None:
                 if away:
                     raise ValueError("--devices are those of one process: --workers and --cluster must not be given with it")
@@ -110,13 +114,15 @@ def _study(options, run, arms, claims, full, vmap, figures, todo):
             folder = stack.enter_context(opened(options.out, run))
         except (TypeError, ValueError) as error:
             return _left(f"error: {error}", 2)
-        for line in prepare(folder, run, todo, population=population, restart=options.restart):
-            print(line, file=sys.stderr)
+        if is_first():
+            for line in prepare(folder, run, todo, population=population, restart=options.restart):
+                print(line, file=sys.stderr)
+        from_first(None)  # all wait for it
         try:
             results, ran = execute(run, todo, folder / "cells", executor=executor, workers=options.workers, population=population)
         except ValueError as error:
             return _left(f"error: {error}", 1)
-        if jax.process_index():
+        if not is_first():
             return int(any("error" in result for result in results.values()))
         built, problems = report.build(folder.name, todo, results, options.seeds, claims, [*arms, "full"], grid)
         pictures = publish(folder, todo, built, run, shlex.join(["python", *sys.argv]), figures, fresh=ran > 0)
@@ -192,7 +198,11 @@ def _mesh(count):
         jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))
     if count > jax.device_count():
         raise ValueError(f"--devices must be at most the {jax.device_count()} that are here ({jax.default_backend()}), got {count}")
-    return jax.make_mesh((count,), ("data",), devices=jax.devices()[:count])
+    if count % jax.process_count():
+        raise ValueError(f"--devices must be the same number for each of the {jax.process_count()} processes, got {count} in all")
+    share, every = count // jax.process_count(), jax.local_device_count()
+    devices = [device for place, device in enumerate(jax.devices()) if place % every < share]
+    return jax.make_mesh((count,), ("data",), devices=devices)
 
 
 def _left(line, code):

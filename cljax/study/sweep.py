@@ -10,13 +10,12 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import jax
-
 from cljax.core import check
 from cljax.core.lock import hold
 from cljax.study import earlier, files, keys, plain, report
 from cljax.study.execute import check_run, execute
 from cljax.study.grid import check_arms, expand, parse_grid
+from cljax.train.processes import is_first
 
 
 def sweep(run, arms, *, seeds, grid=None, executor=None, out=None):
@@ -110,7 +109,7 @@ def opened(out, run):
             (folder / "cells").mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder / "cells"):
                 pass
-            if jax.process_index() == 0 and not stack.enter_context(hold(folder)):
+            if is_first() and not stack.enter_context(hold(folder)):
                 print(f"{folder} is on a file system without locks: let one process at a time work there", file=sys.stderr)
         except OSError as error:
             raise ValueError(f"out must be a folder that can be written, got {os.fspath(out)!r}: {error.strerror or error}") from None

@@ -7,5 +7,6 @@ from cljax.train.descend import descend
 from cljax.train.draws import draws
 from cljax.train.fit import fit
 from cljax.train.language import language_model
+from cljax.train.processes import join
 
-__all__ = ["Best", "best_slot", "cached_value_and_grad", "config", "descend", "draws", "fit", "keep_best", "language_model"]
+__all__ = ["Best", "best_slot", "cached_value_and_grad", "config", "descend", "draws", "fit", "join", "keep_best", "language_model"]

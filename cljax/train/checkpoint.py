@@ -22,6 +22,7 @@ import numpy as np
 
 from cljax.core.provenance import digests as _digests
 from cljax.train import record
+from cljax.train.devices import put
 
 _KEPT = 2
 _LOCK = threading.Lock()  # orbax numbers the operations of a process, and takes two at once for one
@@ -185,7 +186,7 @@ def _restore(leaf, array):
     if array is None:
         return leaf
     array = jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf)) if _is_key(leaf) else np.asarray(array, leaf.dtype)
-    return jax.device_put(array, leaf.sharding)
+    return put(array, leaf.sharding)
 
 
 def _is_key(leaf):

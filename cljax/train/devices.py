@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 
 def current_mesh():
-    """The mesh set by `jax.set_mesh` if it has an axis "data"; else all accelerators, or one CPU device, or the device set as the default.
+    """The mesh set by `jax.set_mesh` if it has an axis "data"; else all accelerators, or one CPU device a process, or the device set as the default.
 
     Virtual CPU devices share the same cores, so several of them are used only where a mesh asks for it.
     """
@@ -18,7 +18,7 @@ def current_mesh():
     if jax.config.jax_default_device is not None:
         return Mesh(np.array([jnp.zeros(()).devices().pop()]), ("data",))
     devices = jax.devices()
-    return Mesh(np.array(devices[:1] if devices[0].platform == "cpu" else devices), ("data",))
+    return Mesh(np.array(devices[:: jax.local_device_count()] if devices[0].platform == "cpu" else devices), ("data",))
 
 
 def _set_mesh():
@@ -32,13 +32,22 @@ def _set_mesh():
 def replicate(mesh, tree):
     """Puts every array of `tree` on all devices; Python floats stay, they take their dtype from what they meet."""
     there = NamedSharding(mesh, P())
-    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, float) else jax.device_put(leaf, there), tree)
+    return jax.tree.map(lambda leaf: leaf if isinstance(leaf, float) else put(leaf, there), tree)
 
 
 def own(mesh, state):
     """A copy of `state` on all devices that nobody else holds, so that a program may write into it."""
     there = NamedSharding(mesh, P())
-    return jax.tree.map(lambda leaf: jax.device_put(jnp.array(leaf, dtype=jnp.result_type(leaf)), there), state)
+    return jax.tree.map(lambda leaf: put(jnp.array(leaf, dtype=jnp.result_type(leaf)), there), state)
+
+
+def put(leaf, there):
+    """Puts an array where a sharding says. Of what other processes share, each puts its own from the host: `device_put` refuses keys and devices."""
+    if there.is_fully_addressable or (isinstance(leaf, jax.Array) and not leaf.is_fully_addressable):
+        return jax.device_put(leaf, there)
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(put(jax.random.key_data(leaf), there), impl=jax.random.key_impl(leaf))
+    return jax.device_put(np.asarray(leaf), there)
 
 
 def scatter(mesh, batch):

@@ -51,8 +51,8 @@ def fit(
 
     The step runs inside `jax.shard_map` over the axis "data": the batch is drawn globally, each device works on its slice of the leading axis, the
     state is the same on all. It is mapped with `check_vma=False`, so gradients of parameters must be averaged over the axis, as `descend` does. The
-    devices are those of the mesh set by `jax.set_mesh` if it has an axis "data", else all accelerators, else one CPU device. Where several processes
-    train as one (`jax.distributed`), each calls `fit` alike, an iterator gives each its own rows, and the first process alone shows and writes.
+    devices are those of the mesh set by `jax.set_mesh` if it has an axis "data", else all accelerators, else one CPU device a process. Where several
+    processes train as one (`join`), each calls `fit` alike, an iterator gives each its own rows, and the first process alone shows and writes.
 
     With a traced key, state, bound value or array all this is a pure scan without files, logs and progress, and `jax.vmap(run)(keys)` trains a
     population.

@@ -1,8 +1,65 @@
 """Several processes that train as one, as `jax.distributed` starts them: all take the same decisions, and the first one alone writes."""
 
+import os
+from pathlib import Path
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from cljax.core import check
+
+
+def join(coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None, *, seconds: int = 30) -> bool:
+    """Makes this process one of several that train as one, of which none waits for ever for one that died.
+
+    It is `jax.distributed.initialize`, to be called before anything is computed. It does nothing where that was called already or, without arguments,
+    where no launcher has started several processes: those that `initialize` knows are seen, `srun` of SLURM, `mpirun` of Open MPI, TPU pods. The
+    scripts of `study.main` call it first. A process that was killed, or whose host died, gives no sign of life: after `seconds` all others end with
+    a message, and the same command goes on from the last checkpoint.
+
+    Args:
+      coordinator_address: host and port where the first process listens.
+      num_processes: how many there are.
+      process_id: which of them this one is, from 0.
+      seconds: how long a process may be silent.
+
+    Returns:
+      Whether this process is one of several that were joined.
+
+    Raises:
+      TypeError: `seconds` is no integer.
+      ValueError: `seconds` below 1, or arguments that do not suffice.
+      RuntimeError: something was computed before, or the others don't come.
+
+    >>> join()
+    False
+    """
+    check.integer("seconds", seconds, at_least=1)
+    if jax.distributed.is_initialized():
+        return True
+    given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
+    if all(value is None for value in given.values()) and not _is_launched(os.environ):
+        return False
+    jax.distributed.initialize(**given, heartbeat_timeout_seconds=seconds)
+    return True
+
+
+def _is_launched(environment):
+    """Whether this process runs beside others of one launcher; `initialize` itself would ask networks that need not be there, and warn of it."""
+    if "SLURM_STEP_NODELIST" in environment:
+        return int(environment.get("SLURM_NTASKS", 1)) > 1
+    if "OMPI_MCA_orte_hnp_uri" in environment:
+        return int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
+    hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
+    if hosts:
+        return "," in hosts or "MEGASCALE_COORDINATOR_ADDRESS" in environment
+    return "TPU_SKIP_MDS_QUERY" not in environment and any(path.read_text().strip() == "0x1ae0" for path in _vendors())
+
+
+def _vendors():
+    """Where Linux tells who has made the devices of this machine: 0x1ae0 is who makes TPUs."""
+    return Path("/sys/bus/pci/devices").glob("*/vendor")
 
 
 def is_first():

@@ -1,6 +1,7 @@
 """A run with all that a step can depend on, for the tests of this folder; as a script, one that is killed where its arguments say.
 
 python problem.py FOLDER SEED      runs the stages in FOLDER; SEED decides when it is killed: in the middle of a save if it is odd
+python problem.py FOLDER NUMBER PROCESSES PORT STEPS [PAUSE]      one of several processes that run a stage; PAUSE are seconds after each step
 """
 
 import functools
@@ -9,6 +10,7 @@ import random
 import signal
 import sys
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -121,12 +123,14 @@ def kill(seed):
     return None
 
 
-def as_one(folder, number, processes, port, steps):
+def as_one(folder, number, processes, port, steps, pause=0):
+    def log(step, row):
+        print(step, flush=True)
+        time.sleep(float(pause))
+
     jax.config.update("jax_num_cpu_devices", 1)
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"localhost:{port}", int(processes), int(number))
-    with jax.set_mesh(jax.make_mesh((int(processes),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))):
-        fit(folder=folder, steps=int(steps), log=lambda number, row: print(number, flush=True), save_seconds=1)
+    train.join(f"localhost:{port}", int(processes), int(number))
+    fit(folder=folder, steps=int(steps), log=log, save_seconds=1)
 
 
 if __name__ == "__main__" and len(sys.argv) > 3:

@@ -85,23 +85,33 @@ def test_a_run_goes_on_with_another_number_of_devices(problem, alone, tmp_path, 
     assert largest(result, alone) < CLOSE
 
 
-def start(problem, folder, steps, environment, processes=2):
+def start(problem, folder, steps, environment, processes=2, pause=0):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, problem.__file__, str(folder)]
     options = dict(env=environment | {"XLA_FLAGS": ""}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return [subprocess.Popen([*command, *map(str, (n, processes, port, steps))], **options) for n in range(processes)]
+    return [subprocess.Popen([*command, *map(str, (n, processes, port, steps, pause))], **options) for n in range(processes)]
+
+
+def ended(processes):
+    """The steps that each process has told of, once all are over and none has failed."""
+    told = [process.communicate(timeout=300) for process in processes]
+    assert not any(process.returncode for process in processes), "".join(errors for _, errors in told)
+    return [[int(line) for line in out.splitlines() if line.isdecimal()] for out, _ in told]
+
+
+def read(problem, folder, steps):
+    """The result of a run that is over."""
+    return problem.fit(steps=steps, folder=folder, log=lambda number, row: pytest.fail("there was a step left"))
 
 
 def test_a_run_goes_on_in_two_processes_and_back_in_one(problem, alone, environment, tmp_path):
     with pytest.raises(Stop):
         problem.fit(steps=STEPS, folder=tmp_path, log=stop)
-    first, second = [(process.communicate(timeout=300), process.returncode) for process in start(problem, tmp_path, STEPS - 4, environment)]
-    assert (first[1], second[1]) == (0, 0), first[0][1] + second[0][1]
-    steps = [int(line) for line in first[0][0].splitlines() if line.isdecimal()]
+    steps, none = ended(start(problem, tmp_path, STEPS - 4, environment))
     assert 2 < steps[0] < steps[-1] == STEPS - 4
-    assert not [line for line in second[0][0].splitlines() if line.isdecimal()]  # the first one alone tells
+    assert not none  # the first one alone tells
     steps = []
     result = problem.fit(steps=STEPS, folder=tmp_path, log=lambda number, row: steps.append(number))
     assert steps == list(range(STEPS - 3, STEPS + 1))
@@ -109,14 +119,43 @@ def test_a_run_goes_on_in_two_processes_and_back_in_one(problem, alone, environm
 
 
 @SOAK
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_equal_one(problem, alone, environment, tmp_path, processes):
+    assert ended(start(problem, tmp_path, STEPS, environment, processes))[0] == list(range(1, STEPS + 1))
+    assert largest(read(problem, tmp_path, STEPS), alone) < CLOSE
+
+
+@SOAK
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_signal_to_one_process_stops_all_and_saves(problem, environment, tmp_path, who):
     processes = start(problem, tmp_path, 10**6, environment)
-    for line in processes[0].stdout:
-        if line.strip().isdecimal() and int(line) > 20:
-            break
+    wait_for_step(processes[0], 20)
     processes[who].send_signal(signal.SIGTERM)
     (out, errors), _ = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [143, 143], errors
     reached = max(int(path.name.split("-")[0]) for path in (tmp_path / "fit" / "checkpoints").iterdir())
     assert f"SIGTERM after step {reached} of 1000000" in errors
+
+
+def wait_for_step(process, step):
+    """Reads what the first process tells until it has taken more than so many steps."""
+    for line in process.stdout:
+        if line.strip().isdecimal() and int(line) > step:
+            return
+    pytest.fail(process.communicate()[1])
+
+
+@SOAK
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_process_that_dies_ends_the_others_within_a_minute_and_costs_no_bit(problem, equal, environment, tmp_path, who):
+    steps = 300
+    ended(start(problem, tmp_path / "whole", steps, environment))
+    processes = start(problem, tmp_path / "run", steps, environment, pause=0.05)
+    wait_for_step(processes[0], 60)
+    processes[who].kill()
+    _, errors = processes[1 - who].communicate(timeout=60)
+    assert processes[1 - who].returncode not in (0, 143) and "another task died" in errors
+    assert processes[who].wait() == -signal.SIGKILL
+    steps_again, _ = ended(start(problem, tmp_path / "run", steps, environment))
+    assert 1 < steps_again[0] < steps
+    assert equal(read(problem, tmp_path / "run", steps), read(problem, tmp_path / "whole", steps))
