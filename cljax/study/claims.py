@@ -133,7 +133,7 @@ def met(mean, at_least, at_most, expected):
     return mean <= expected if at_most is not None else mean >= expected
 
 
-def assess(claim, seeds, known, name=None):
+def assess(claim, seeds, known, name=None, changed=False):
     """The report's entry of one claim.
 
     Args:
@@ -141,20 +141,26 @@ def assess(claim, seeds, known, name=None):
       seeds: one `{arm: {metric: value}}` a seed; an arm that failed is absent.
       known: the names of all arms that the script has: one of them missing is no mistake in the claim.
       name: the entry's name where it is not the claim's own.
+      changed: whether fields of the arms were set to other values: a claim of something that no arm then measures does not apply, and is no mistake;
+        the entry's `lacks` says what it is.
 
     Returns:
       The entry, and a line that says what is wrong with the claim, or None.
     """
-    values, problem = [], None
+    values, problem, lacks = [], None, None
     for arms in seeds:
         try:
             values.append(float(claim.of(arms)))
         except Exception as error:  # a mistake in one claim must not cost the report of a finished study
             values.append(None)
-            absent = isinstance(error, KeyError) and error.args and error.args[0] in known and error.args[0] not in arms
-            if not absent and arms:
+            wanted = error.args[0] if isinstance(error, KeyError) and error.args else None
+            if not arms or (wanted in known and wanted not in arms):
+                continue
+            if changed and isinstance(wanted, str) and not any(wanted in metrics for metrics in arms.values()):
+                lacks = wanted
+            else:
                 problem = f"claim {claim.name!r} could not be evaluated: {type(error).__name__}: {error}"
     mean, interval = estimate(values)
     bounds = {"at_least": claim.at_least, "at_most": claim.at_most}
     entry = {"name": name or claim.name, "values": values, "mean": mean, "interval": interval, **bounds, "expected": claim.expected}
-    return entry | {"verdict": verdict(interval, **bounds)}, problem
+    return entry | {"verdict": verdict(interval, **bounds)} | ({"lacks": lacks} if lacks else {}), problem

@@ -76,7 +76,8 @@ def _judged(todo, results, seeds, claims, known, suffixes):
             arms[cell.arm.removeprefix(cell.base)][cell.seed][cell.base] = {name: _array(value) for name, value in metrics.items()}
     entries, problems = [], []
     for claim in claims:
-        found = [assess(claim, arms[suffix], known, claim.name + suffix if len(suffixes) > 1 else claim.name) for suffix in suffixes]
+        names = {suffix: claim.name + suffix if len(suffixes) > 1 else claim.name for suffix in suffixes}
+        found = [assess(claim, arms[suffix], known, names[suffix], changed=bool(suffix)) for suffix in suffixes]
         problems += [problem for _, problem in found if problem]
         judged = [entry for entry, _ in found if has_value(entry)]
         entries += judged or [found[0][0] | {"name": claim.name}]
@@ -143,7 +144,7 @@ def expectation(entry):
 
 def _value(entry):
     if not has_value(entry):
-        return "no value (not run, or failed)"
+        return f"does not apply: no arm measures {entry['lacks']!r} here" if "lacks" in entry else "no value (not run, or failed)"
     return number(entry["mean"], entry["interval"], entry["values"])
 
 

@@ -116,6 +116,19 @@ def test_a_mistake_in_a_claim_is_told_apart_from_an_arm_that_was_not_run():
     assert "btter" in problem
 
 
+def test_a_claim_of_what_nothing_measures_where_fields_were_set_does_not_apply():
+    claim = study.Claim("c", study.gain("score", "better", than="plain"))
+    elsewhere = [{"plain": {"other": 0.0}, "better": {"other": 1.0}}] * 2
+    entry, problem = assess(claim, elsewhere, known=["better", "plain"], changed=True)
+    assert problem is None and entry["lacks"] == "score" and entry["verdict"] == "not shown"
+    assert assess(claim, elsewhere, known=["better", "plain"])[1] == "claim 'c' could not be evaluated: KeyError: 'score'"
+    half = [{"plain": {"score": 0.0}, "better": {"other": 1.0}}]  # one arm measures it: that the other does not is a mistake
+    assert "KeyError: 'score'" in assess(claim, half, known=["better", "plain"], changed=True)[1]
+    arithmetic = study.Claim("c", lambda arms: 1 / arms["plain"]["other"])
+    assert "ZeroDivisionError" in assess(arithmetic, elsewhere, known=["better", "plain"], changed=True)[1]
+    assert "lacks" not in assess(claim, [{}, {"plain": {"other": 0.0}}], known=["better", "plain"], changed=True)[0]
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     "arguments, error, words",

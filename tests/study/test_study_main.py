@@ -188,6 +188,16 @@ def test_a_mistake_in_a_claim_does_not_cost_the_report(start, tmp_path):
     assert report(tmp_path)["claims"][0]["verdict"] == "not shown"
 
 
+def test_a_claim_that_does_not_apply_to_what_was_set_says_so(start, tmp_path):
+    claims = [study.Claim("curve", lambda arms: arms["better"]["score over steps"].mean())]
+    code, out, err = start("--seeds", "1", "--set", "kind=trained", claims=claims)
+    assert code == 0 and "could not be evaluated" not in err
+    for text in (out, (tmp_path / "runs/tiny/table.md").read_text()):
+        assert "does not apply: no arm measures 'score over steps' here" in text
+    assert start("--seeds", "1", "--set", "kind=plain,trained", claims=claims)[0] == 0
+    assert [(entry["name"], "lacks" in entry) for entry in report(tmp_path)["claims"]] == [("curve[kind=plain]", False)]
+
+
 def test_a_scripts_own_figures_are_drawn_and_a_broken_one_costs_nothing(start, tmp_path):
     start(figures=lambda built: {"mine": study.trends(built, "score", {"arms": {1: "plain", 2: "better"}}, xlabel="mean")})
     assert [path.name for path in tmp_path.glob("runs/tiny/*.png")] == ["mine.png"]
