@@ -6,9 +6,9 @@ times are negatives. Which device is near enough to be the positive, and how muc
 
 Shown on generated movements of six activities, seen by five devices of falling use (gain, gravity, drift, noise), as no small package ships labelled
 recordings of several positions; the distances of ankle, leg and trunk are measured on a real recording of one person (arm "recording"). In full it
-takes recordings from a folder, `DIR/realworld_har/*.npz`, a file a person:
+takes recordings from a folder, `DIR/realworld_har/*.npz`, a file a person (`data.recordings`):
     signals  float32 [time, positions, 6], accelerometer x, y, z and gyroscope x, y, z of each position, at 50 Hz and aligned in time
-    labels   int [time], the activity at each time: 0, 1, ...
+    labels   int [time], the activity at each time: 0, 1, ...; a window of 3 s has that of its middle
 
     python experiments/collossl.py --workers
     python experiments/collossl.py --arm collossl --set distance=magnitude,axes --set negatives=all,positive,next --set draws=1,4
@@ -16,9 +16,6 @@ takes recordings from a folder, `DIR/realworld_har/*.npz`, a file a person:
     python experiments/collossl.py --full --set anchor=0,1,2,3,4,5,6 --set temperature=0.05,0.1 --data-dir DIR
 """
 
-import hashlib
-import os
-import pathlib
 from functools import partial
 
 import jax
@@ -28,7 +25,6 @@ import optax
 from jax import lax
 
 from cljax import data, encoders, losses, metrics, samplers, study, train, views
-from cljax.core import provenance, safe_normalize
 
 
 @train.config
@@ -43,7 +39,7 @@ class Config:
     draws: int = 1  # windows of each negative device
     sign: float = 1.0  # -1: as the released code
     temperature: float = 0.1
-    data: str = "events"  # or "daphnet" (distances alone), or the name of a folder
+    data: str = "movements"  # generated ones; or "daphnet" (distances alone), or the name of a folder
     divisor: float = 1.0  # of a folder's signals
     anchor: int = 0
     windows: tuple[int, ...] = (3000, 2000, 1000)  # generated: without labels, with labels, to test on
@@ -77,73 +73,29 @@ ARMS = {
 }
 
 
-# Data: dicts of windows [N, D, T, C] with the anchor in front, the activity and the person of each.
-
-GAIN, GRAVITY, NOISE = (1.0, 0.9, 0.7, 0.5, 0.25), (1.0, 1.1, 1.5, 2.0, 3.0), np.linspace(0.8, 1.0, 5)
-ACTIVITIES, SAMPLES, RATE = 6, 64, 50.0
-
-
-@partial(jax.jit, static_argnums=1)
-def events(key, count):
-    """Generated movements: what they share is the movement; tilt, drift and noise belong to a device and a window."""
-    k_turn, k_down, k_harmonic, k_event = jax.random.split(key, 4)
-    turn = jax.random.orthogonal(k_turn, 3, (5,))
-    turn *= jnp.linalg.det(turn)[:, None, None]  # rotations, no reflections
-    down = jnp.array(GRAVITY)[:, None] * safe_normalize(jax.random.normal(k_down, (5, 3)))
-    harmonic = jax.random.permutation(k_harmonic, jnp.linspace(0, 0.5, ACTIVITIES))
-    k = iter(jax.random.split(k_event, 8))
-    activity = jax.random.randint(next(k), (count,), 0, ACTIVITIES)
-    frequency = jnp.linspace(1.5, 5, ACTIVITIES)[activity] * (1 + 0.1 * jax.random.normal(next(k), (count,)))
-    phase = jax.random.uniform(next(k), (count, 1, 3), maxval=2 * np.pi)
-    angle = 2 * np.pi * frequency[:, None, None] * (jnp.arange(SAMPLES) / RATE)[:, None] + phase
-    movement = jnp.sin(angle) + harmonic[activity][:, None, None] * jnp.sin(2 * angle)
-    movement *= jnp.exp(0.3 * jax.random.normal(next(k), (count, 1, 1)))
-    seen = jnp.array(GAIN)[:, None, None] * jnp.einsum("dij,ntj->ndti", turn, movement)
-    axis, tilt = safe_normalize(jax.random.normal(next(k), (count, 5, 3))), 0.3 * jax.random.normal(next(k), (count, 5, 1))
-    along = axis * jnp.sum(axis * down, axis=-1, keepdims=True)
-    tilted = along + (down - along) * jnp.cos(tilt) + jnp.cross(axis, down) * jnp.sin(tilt)
-    drift = jnp.linspace(-0.5, 0.5, SAMPLES)[:, None] * jax.random.normal(next(k), (count, 5, 1, 3))
-    noise = jnp.asarray(NOISE)[:, None, None] * jax.random.normal(next(k), (count, 5, SAMPLES, 3))
-    return {"windows": seen + tilted[:, :, None] + drift + noise, "label": activity, "person": jnp.zeros(count, jnp.int32)}
-
-
-def recordings(name, divisor, length=150):
-    """Windows of 3 s of all people's recordings; an activity that changes in a window is that of its middle."""
-    folder = pathlib.Path(os.environ.get("CLJAX_DATA", "~/.cache/cljax")).expanduser() / name
-    paths, found = sorted(folder.glob("*.npz")), []
-    if len(paths) < 2:
-        raise ValueError(f"{folder} must hold a file a person, two at least, each an .npz of signals and labels; got {len(paths)}")
-    for person, path in enumerate(paths):
-        with np.load(path) as file:
-            signals, labels = file["signals"], file["labels"]
-        places = samplers.window(len(signals), length)
-        windows = np.moveaxis(signals[places], 1, 2).astype(np.float32) / divisor
-        found.append({"windows": windows, "label": labels[places[:, length // 2]], "person": np.full(len(places), person)})
-    digest = hashlib.sha256(str(provenance.digests(folder)).encode()).hexdigest()
-    provenance.record(name, rows=sum(len(person["label"]) for person in found), digest=f"sha256:{digest}", package="folder")
-    return {name: np.concatenate([person[name] for person in found]) for name in found[0]}
-
-
 def split(config, key):
-    """What is trained on, whose labels may be used, and what is tested on: of recordings the windows of a fifth of the people."""
-    if config.data == "events":
-        whole = events(key, sum(config.windows))
+    """What is trained on, whose labels may be used, and what is tested on, of recordings the windows of a fifth of the people: dicts of arrays, the
+    anchor the first device."""
+    if config.data == "movements":
+        whole = data.movements(key, sum(config.windows))
         parts = np.split(np.arange(sum(config.windows)), np.cumsum(config.windows)[:-1])
     else:
-        whole = recordings(config.data, config.divisor)
+        whole = data.recordings(data.root() / config.data)
         k_people, k_labels = jax.random.split(key)
-        people = np.asarray(jax.random.permutation(k_people, whole["person"].max() + 1))
-        held_out = np.isin(whole["person"], people[: -(-len(people) // 5)])
+        people = np.asarray(jax.random.permutation(k_people, whole.people.max() + 1))
+        if len(people) < 2:
+            raise ValueError(f"data must be recordings of two people at least, got {len(people)} in {config.data!r}")
+        held_out = np.isin(whole.people, people[: -(-len(people) // 5)])
         known = np.flatnonzero(~held_out)
         parts = known, np.asarray(jax.random.permutation(k_labels, known)), np.flatnonzero(held_out)
-    order = np.roll(np.arange(whole["windows"].shape[1]), -config.anchor)
-    whole["windows"] = whole["windows"][:, order]
-    return [{name: jnp.asarray(array[part]) for name, array in whole.items()} for part in parts]
+    order = np.roll(np.arange(whole.windows.shape[1]), -config.anchor)
+    arrays = whole._replace(windows=whole.windows[:, order] / config.divisor)._asdict()
+    return [{name: jnp.asarray(array[part]) for name, array in arrays.items()} for part in parts]
 
 
 def one_person(batches, size, key, arrays, t):
     """A batch from one person: `batches` of them are an epoch."""
-    indices, _ = samplers.group_batches(arrays["key"], arrays["person"], size, t // batches)
+    indices, _ = samplers.group_batches(arrays["key"], arrays["people"], size, t // batches)
     index = indices[t % batches]
     return {"windows": arrays["windows"][index], "index": index}
 
@@ -205,7 +157,7 @@ def step(model, config, distances, state, batch, key):
 def cross_entropy(params, model, batch, key):
     """One value a window; without a key nothing is dropped."""
     logits = model.apply(params, batch["windows"]) if key is None else embed(model, params, key, batch["windows"][:, None], batch["index"])[:, 0]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
 
 
 def held(params, count):
@@ -236,13 +188,13 @@ def trained_classifier(config, key, model, params, known, fit, name):
     whole = encoders.Chain([model, encoders.MLP(config.head, int(known["classes"]))])
     first = whole.init(k_init, known["windows"][:1])
     first["params"]["modules_0"] = params["params"]
-    arrays = {"windows": known["windows"], "label": known["label"]}
+    arrays = {"windows": known["windows"], "labels": known["labels"]}
     state = {"params": first, "opt": optax.adam(config.learning_rate).init(first), "best": train.best_slot(first)}
-    size, after = len(arrays["label"]), ()
+    size, after = len(arrays["labels"]), ()
     if config.fine_tune is not None:
         arrays, held_out = ({name: array[part] for name, array in arrays.items()} for part in (slice(size // 5, None), slice(size // 5)))
         after = ((max(1, size // config.label_batch), train.keep_best(partial(validate, whole, held_out), "validation loss", mode="min")),)
-    batches = train.draws(arrays, min(config.label_batch, len(arrays["label"])))
+    batches = train.draws(arrays, min(config.label_batch, len(arrays["labels"])))
     state, _ = fit(k_fit, state, partial(labelled_step, whole, config), batches, steps=config.label_steps, after=after, name=name)
     return whole, state["best"].params if after else state["params"]
 
@@ -257,19 +209,15 @@ def macro_f1(config, key, model, params, known, test, fit, name):
         from sklearn.metrics import f1_score
 
         predicted = jnp.argmax(outputs(*trained_classifier(config, key, model, params, known, fit, name), test["windows"]), axis=1)
-        return f1_score(np.asarray(test["label"]), np.asarray(predicted), average="macro")
+        return f1_score(np.asarray(test["labels"]), np.asarray(predicted), average="macro")
     features, others = (outputs(model, params, part["windows"]) for part in (known, test))
-    return metrics.linear_probe(others, test["label"], features, known["label"], standardise=True, measure="macro_f1")
+    return metrics.linear_probe(others, test["labels"], features, known["labels"], standardise=True, measure="macro_f1")
 
 
 @partial(jax.jit, static_argnums=1)
 def distance_matrix(windows, by):
     """The distance of each pair of devices, `[D, D]`."""
-
-    def row(device):
-        return jnp.roll(samplers.device_distances(jnp.roll(windows, -device, axis=1), 0, by=by), device)
-
-    return lax.map(row, jnp.arange(windows.shape[1]))
+    return lax.map(lambda device: samplers.device_distances(windows, device, by=by), jnp.arange(windows.shape[1]))
 
 
 def recording(config, key):
@@ -291,7 +239,7 @@ def run(config, key, fit=train.fit):
     matrix = distance_matrix(unlabelled["windows"][:: max(1, len(unlabelled["windows"]) // 256)][:256], config.distance)
     results = {"matrix": matrix.ravel()} | {f"distance {i}": matrix[0, i] for i in range(1, len(matrix))}
     if config.method in ("collossl", "simclr"):
-        batches = int(np.sum(np.unique(unlabelled["person"], return_counts=True)[1] // config.batch))
+        batches = int(np.sum(np.unique(unlabelled["people"], return_counts=True)[1] // config.batch))
         if batches == 0:
             raise ValueError(f"batch must be at most the windows of the person with most of them, got {config.batch}")
         draw = train.draws(unlabelled | {"key": k_data}, partial(one_person, batches, config.batch))
@@ -301,11 +249,11 @@ def run(config, key, fit=train.fit):
         if "closest" in history:
             results["batches with that positive"] = np.mean(history["closest"] == np.argmin(matrix[0, 1:]))
     scores, anchor = [], {name: part["windows"][:, 0] for name, part in (("known", labelled), ("test", test))}
-    classes = max(int(part["label"].max()) for part in (labelled, test)) + 1
+    classes = max(int(part["labels"].max()) for part in (labelled, test)) + 1
     for number in config.labels:
-        count = int(number) if number > 1 else round(number * len(labelled["label"]))
-        known = {"windows": anchor["known"][:count], "label": labelled["label"][:count], "classes": classes}
-        tested = {"windows": anchor["test"], "label": test["label"]}
+        count = int(number) if number > 1 else round(number * len(labelled["labels"]))
+        known = {"windows": anchor["known"][:count], "labels": labelled["labels"][:count], "classes": classes}
+        tested = {"windows": anchor["test"], "labels": test["labels"]}
         scores.append(macro_f1(config, k_labels, model, params, known, tested, fit, f"labels {number}"))
     return results | {f"f1 {number:g}": score for number, score in zip(config.labels, scores, strict=True)} | {"f1 over labels": np.array(scores)}
 
@@ -353,28 +301,12 @@ FULL = Config(
 
 
 def figures(report):
-    arms = [arm for arm in report["arms"] if "f1 over labels" in report["arms"][arm]]
-    labels = study.curves(report, ["f1 over labels"], arms, x=Config().labels, xlabel="labels")
+    labels = study.curves(report, ["f1 over labels"], x=Config().labels, xlabel="labels")
     labels.axes[0].set_xscale("log")
     labels.set_size_inches(8, 5)
-    return {"labels": labels, "distances": matrices(report)}
-
-
-def matrices(report):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    shown = [("collossl", "generated: device 0 is the anchor", range(5)), ("recording", "recorded", ("ankle", "leg", "trunk"))]
-    for panel, (arm, title, names) in zip(figure.subplots(1, 2), shown, strict=True):
-        if arm in report["arms"]:
-            values = np.reshape(report["arms"][arm]["matrix"]["mean"], (len(names), len(names)))
-            panel.imshow(values, cmap="Blues")
-            for (i, j), value in np.ndenumerate(values):
-                panel.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 * values.max() else "black")
-            panel.set_xticks(range(len(names)), names)
-            panel.set_yticks(range(len(names)), names)
-        panel.set_title(f"distances, {title}", fontsize=10)
-    return figure
+    shown = {"generated, device 0 is the anchor": "collossl", "recorded": "recording"}
+    shown = {title: arm for title, arm in shown.items() if arm in report["arms"]}
+    return {"labels": labels, "distances": study.matrices(report, "matrix", shown, names={"recorded": ("ankle", "leg", "trunk")})}
 
 
 if __name__ == "__main__":

@@ -17,11 +17,6 @@ In full it takes the sets that the paper shares with SDCN from a folder, `DIR/sd
 """
 
 import dataclasses
-import hashlib
-import os
-import pathlib
-import re
-import subprocess
 import time
 from functools import partial
 
@@ -69,46 +64,6 @@ ARMS = {
 }
 
 
-# Graphs: features [N, F], labels [N], edges (rows, columns) or None.
-
-
-def debian():
-    """Packages of seven sections that depend on each other, by the words of their names and descriptions; the section is the label."""
-    from sklearn.feature_extraction.text import CountVectorizer
-
-    sections = ("science", "games", "sound", "graphics", "math", "editors", "mail")
-    try:
-        text = subprocess.run(["apt-cache", "dumpavail"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise ValueError(f"data='debian' needs apt-cache and its index ({error}): on Debian run apt-get update once") from None
-    records = (dict(re.findall(r"^([A-Z][\w-]*): (.*)$", block, re.M)) for block in text.split("\n\n"))
-    packages = {record["Package"]: record for record in records if record.get("Section", "").split("/")[-1] in sections and "Package" in record}
-    needs = {name: re.split(r"\s*[,|]\s*", record.get("Depends", "")) for name, record in packages.items()}
-    pairs = [(name, re.split(r"[ (:]", other)[0]) for name, others in needs.items() for other in others]
-    pairs = [pair for pair in pairs if pair[1] in packages and pair[0] != pair[1]]
-    names = sorted({name for pair in pairs for name in pair})
-    if not names:
-        raise ValueError("data='debian' found no package in the index of apt: run apt-get update once")
-    place = {name: i for i, name in enumerate(names)}
-    words = CountVectorizer(binary=True, max_features=1000, stop_words="english")
-    features = words.fit_transform([f"{name} {packages[name].get('Description', '')}" for name in names]).toarray().astype(np.float32)
-    labels = np.array([sections.index(packages[name]["Section"].split("/")[-1]) for name in names])
-    core.provenance.record("debian", rows=len(names), digest=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}", package="apt index")
-    return features, labels, np.array([[place[a], place[b]] for a, b in pairs]).T
-
-
-def from_folder(name):
-    folder = pathlib.Path(os.environ.get("CLJAX_DATA", "~/.cache/cljax")).expanduser() / "sdcn"
-    paths = {kind: folder / f"{name}{kind}.txt" for kind in ("", "_label", "_graph")}
-    for kind in ("", "_label"):
-        if not paths[kind].is_file():
-            raise ValueError(f"data={name!r} needs the file {paths[kind]}, which is not there")
-    tables = {kind: np.loadtxt(path, ndmin=2) for kind, path in paths.items() if path.is_file()}
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths.values() if path.is_file())).hexdigest()
-    core.provenance.record(name, rows=len(tables[""]), digest=f"sha256:{digest}", package="folder")
-    return tables[""].astype(np.float32), tables["_label"][:, 0].astype(int), tables["_graph"].T.astype(int) if "_graph" in tables else None
-
-
 def graph(config):
     """Features, labels, and the influence of nodes on each other."""
     if config.data == "digits":
@@ -118,7 +73,7 @@ def graph(config):
         synapses, labels = (np.asarray(part) for part in data.load("connectome"))
         features, pairs = np.log1p(np.concatenate([synapses, synapses.T], axis=1)), np.stack(np.nonzero(synapses))
     else:
-        features, labels, pairs = debian() if config.data == "debian" else from_folder(config.data)
+        features, labels, pairs = data.package_graph() if config.data == "debian" else data.graph(data.root() / "sdcn" / config.data)
     rows, columns = samplers.knn_graph(features, config.neighbours)[:2] if pairs is None else pairs
     edges = samplers.influence(rows, columns, len(features), config.order, cumulative=config.cumulative, multiple=jax.device_count())
     return jnp.asarray(features), np.asarray(labels), edges
@@ -182,19 +137,15 @@ def refresh(encoder, features, key, state):
 
 def scores(found, labels):
     """What unnamed clusters are worth: accuracy and macro F1 under the best matching with the classes, NMI, ARI."""
-    from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_info_score
-    from sklearn.metrics.cluster import contingency_matrix
 
     found, labels = np.asarray(found), np.asarray(labels)
-    row, column = linear_sum_assignment(-contingency_matrix(found, labels))
-    name = dict(zip(np.unique(found)[row], np.unique(labels)[column], strict=True))
-    matched = np.array([name.get(cluster, -1) for cluster in found])
+    named = metrics.match_clusters(found, labels)
     return {
-        "accuracy": metrics.cluster_accuracy(found, labels),
+        "accuracy": np.mean(named == labels),
         "NMI": normalized_mutual_info_score(labels, found),
         "ARI": adjusted_rand_score(labels, found),
-        "F1": f1_score(labels, matched, labels=np.unique(labels), average="macro", zero_division=0),
+        "F1": f1_score(labels, named, labels=np.unique(labels), average="macro", zero_division=0),
     }
 
 
@@ -283,12 +234,10 @@ FULL = Config(
 
 
 def figures(report):
-    names = ["accuracy", "NMI", "ARI", "accuracy of directions"]
-    arms = [arm for arm in report["arms"] if "accuracy" in report["arms"][arm]]
-    over = [arm for arm in arms if "accuracy over epochs" in report["arms"][arm]]
+    arms = [arm for arm in report["arms"] if arm != "cost"]
     return {
-        "scores": study.scores(report, names, arms),
-        "epochs": study.curves(report, ["accuracy over epochs", "NMI over epochs"], over, xlabel="sixth of the epochs"),
+        "scores": study.scores(report, ["accuracy", "NMI", "ARI", DIRECTIONS], arms),
+        "epochs": study.curves(report, ["accuracy over epochs", "NMI over epochs"], xlabel="sixth of the epochs"),
     }
 
 

@@ -5,43 +5,54 @@ from cljax.data.code import Docstrings, DocumentedCode, docstrings, documented_c
 from cljax.data.code_search import CodeSearch, TypedTokens, code_search_net, described_functions, piece_tokenizer, tokenise_pieces, typed_pieces
 from cljax.data.copies import root
 from cljax.data.dataset import Dataset
+from cljax.data.few_shot import CIFAR_FS, cifar_fs
 from cljax.data.folders import Pictures, images
+from cljax.data.graphs import Graph, graph, package_graph
 from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
 from cljax.data.loading import builder, load
 from cljax.data.models import MODELS, pretrained
+from cljax.data.sensors import Movements, movements, recordings
 from cljax.data.sources import DebianSource, Source
 from cljax.data.tables import pairs
 from cljax.data.text import Tokens, token_stream, tokenise, train_tokenizer, words
 from cljax.data.videos import Videos, frames_of, read_clips, videos
 
 __all__ = [
+    "CIFAR_FS",
     "CodeSearch",
     "DATASETS",
     "Dataset",
     "DebianSource",
     "Docstrings",
     "DocumentedCode",
+    "Graph",
     "LEXICAL_TYPES",
     "MODELS",
+    "Movements",
     "Pictures",
     "Source",
     "Tokens",
     "TypedTokens",
     "Videos",
     "builder",
+    "cifar_fs",
     "code_search_net",
     "described_functions",
     "docstrings",
     "documented_code",
     "frames_of",
+    "graph",
     "images",
     "lexical_type",
     "load",
+    "movements",
+    "package_graph",
     "pairs",
     "piece_tokenizer",
     "pretrained",
     "python_tokens",
     "read_clips",
+    "recordings",
     "root",
     "token_stream",
     "tokenise",

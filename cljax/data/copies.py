@@ -26,6 +26,13 @@ def root(folder: str | os.PathLike | None = None) -> pathlib.Path:
     return pathlib.Path(folder or os.environ.get("CLJAX_DATA") or "~/.cache/cljax").expanduser().absolute()
 
 
+def note(place, rows, digest):
+    """Records that a user's own data was read: by its way in the folder of data sets where it lies there, else by its name."""
+    place = pathlib.Path(place).absolute()
+    name = place.relative_to(root()).as_posix() if place.is_relative_to(root()) else place.name
+    provenance.record(name, rows=rows, digest=f"sha256:{digest}", package="folder")
+
+
 def ensure(path, folder, make):
     """Sees to it that the copy `path`, in `folder`, is there as it was made; of several processes that make it the first wins.
 

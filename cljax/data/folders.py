@@ -1,5 +1,6 @@
 """A folder of pictures as arrays."""
 
+import hashlib
 import os
 import pathlib
 from typing import Literal, NamedTuple
@@ -8,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cljax.core import check
+from cljax.data import copies
 
 
 class Pictures(NamedTuple):
@@ -81,6 +83,7 @@ def images(
     if not found:
         raise ValueError(f"folder must hold a picture at least, got {str(folder)!r} with {len(skipped)} broken ones and no other")
     stacked = np.stack(found)
+    copies.note(root, len(stacked), hashlib.sha256(stacked).hexdigest())
     return Pictures(stacked if dtype == "uint8" else stacked / np.float32(255), np.array(labels, np.int32), names, tuple(skipped))
 
 

@@ -1,7 +1,7 @@
 """Metrics of embeddings, of rankings and of texts: numbers to report, not to train on."""
 
 from cljax.metrics.answers import retrieval_summary
-from cljax.metrics.clusters import cluster_accuracy
+from cljax.metrics.clusters import cluster_accuracy, match_clusters
 from cljax.metrics.collapse import collapse_watch, effective_rank, isotropy, isotropy_sums
 from cljax.metrics.few_shot import few_shot_accuracy, nearest_centroid, opta, opta_classifier, prototype_logits
 from cljax.metrics.geometry import (
@@ -43,6 +43,7 @@ __all__ = [
     "label_retrieval",
     "length_bias",
     "linear_probe",
+    "match_clusters",
     "mrr_at_k",
     "ndcg_at_k",
     "nearest_centroid",

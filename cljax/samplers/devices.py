@@ -31,7 +31,7 @@ class Devices(NamedTuple):
 
 def device_distances(
     windows: Float[ArrayLike, "B D T C"],
-    anchor: int,
+    anchor: int | Int32[Array, ""],
     *,
     by: Literal["magnitude", "axes"] = "magnitude",
     axes: int = 3,
@@ -46,7 +46,7 @@ def device_distances(
 
     Args:
       windows: `[B, D, T, C]`: B moments, D devices, T samples, C channels. No gradient goes to them.
-      anchor: which device, from 0 to D - 1.
+      anchor: which device, from 0 to D - 1; it may be traced.
       by: "magnitude" or "axes".
       axes: how many of the channels, from the first on, are compared.
       scales: the variances of the kernels, see `core.mmd`.
@@ -67,7 +67,8 @@ def device_distances(
     ((2, 3, 8, 1), [0, 1, 2])
     """
     sizes = check.arrays(windows=(windows, "B D T C"))
-    check.integer("anchor", anchor, at_least=0, at_most=sizes["D"] - 1)
+    if not isinstance(anchor, jax.core.Tracer):
+        check.integer("anchor", anchor, at_least=0, at_most=sizes["D"] - 1)
     check.choice("by", by, ("magnitude", "axes"))
     check.integer("axes", axes, at_least=1, at_most=sizes["C"])
     points = jnp.moveaxis(lax.stop_gradient(jnp.asarray(windows))[..., :axes], 3, 0).swapaxes(1, 2)

@@ -83,6 +83,41 @@ def trends(report, metrics, series, *, xlabel, log=False, columns=4):
     return figure
 
 
+def matrices(report, metric, arms, *, names=None):
+    """The means over seeds of square matrices, each as a table that is the darker the larger its entries.
+
+    Args:
+      report: the report of a study.
+      metric: the name of a metric that is the entries of a matrix, row by row.
+      arms: `{title: arm}`, one set of axes each.
+      names: `{title: names of the rows}`; where there are none, rows are numbered from 0.
+
+    Returns:
+      A matplotlib Figure.
+
+    Raises:
+      ValueError: an unknown metric or arm, no arms, not as many names as rows, or entries that are no square matrix.
+    """
+    chosen = dict(zip(arms, _chosen("arms", list(dict(arms).values()), list(report["arms"])), strict=True))
+    _chosen("metric", metric, curve_metrics(report))
+    figure, panels = _grid(len(chosen), 4, width=4.0, height=3.6)
+    for panel, (title, arm) in zip(panels, chosen.items(), strict=True):
+        values = _floats(report["arms"][arm][metric]["mean"] if metric in report["arms"][arm] else [])
+        side = math.isqrt(len(values))
+        if side == 0 or side**2 != len(values):
+            raise ValueError(f"metric must be the entries of a square matrix, got {len(values)} of them for arm {arm!r}")
+        values = values.reshape(side, side)
+        panel.grid(False)
+        panel.imshow(values, cmap="Blues")
+        for (i, j), value in np.ndenumerate(values):
+            panel.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.6 * values.max() else "black")
+        rows = (names or {}).get(title, range(side))
+        panel.set_xticks(range(side), rows)
+        panel.set_yticks(range(side), rows)
+        panel.set_title(title, fontsize=10)
+    return figure
+
+
 def scores(report, metrics=None, arms=None, *, columns=4):
     """Every arm's mean and 95 % interval, the seeds as small dots; one set of axes a metric.
 

@@ -15,6 +15,8 @@ SETS = {
     "cifar100": ("3.0.2", 100, ("id", "image", "label", "coarse_label"), ("train", "test")),
     "svhn_cropped": ("3.1.0", 10, ("image", "label"), ("train", "test", "extra")),
 }
+HELD_OUT = {name for part in data.CIFAR_FS.values() for name in part}
+NAMES = sorted([*HELD_OUT, *(f"{letter}{n}" for letter in "abcdefghijklmnop" for n in range(4))])  # the others' names don't matter
 ROWS = {"train": 6, "test": 3, "extra": 2}
 
 
@@ -32,7 +34,7 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         features = {
             "id": tfds.features.Text(),
             "image": tfds.features.Image(shape=(32, 32, 3)),
-            "label": tfds.features.ClassLabel(num_classes=self.classes),
+            "label": tfds.features.ClassLabel(names=NAMES) if self.classes == 100 else tfds.features.ClassLabel(num_classes=self.classes),
             "coarse_label": tfds.features.ClassLabel(num_classes=20),
         }
         kept = tfds.features.FeaturesDict({name: features[name] for name in self.kept})
@@ -43,8 +45,8 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split):
         for i in range(ROWS[split]):
-            image = Image.fromarray(np.full((32, 32, 3), 25 * i + len(split), np.uint8))
-            row = {"id": f"{split}_{i}", "image": image, "label": (7 * i) % self.classes, "coarse_label": i}
+            image = Image.fromarray(np.full((32, 32, 3), (25 * i + len(split)) % 256, np.uint8))
+            row = {"id": f"{split}_{i}", "image": image, "label": (7 * i) % self.classes, "coarse_label": i % 20}
             yield i, {name: row[name] for name in self.kept}
 
 
@@ -61,3 +63,23 @@ def test_a_full_size_set_is_read_by_its_splits(name, tmp_path, caplog):
     (first, _), (rest, _) = data.load(f"tfds:{name}", split=(5, 4), key=jax.random.key(0), folder=tmp_path)
     assert len(first) == 5 and len(rest) == 4
     assert "tensorflow" not in sys.modules and not caplog.records  # Pillow decodes; nobody has to install OpenCV
+
+
+def test_classes_of_cifar_fs_are_parted_and_numbered_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
+    monkeypatch.setitem(ROWS, "train", 200)  # row i is of class 7 i mod 100: two of each
+    Prepared("cifar100", tmp_path).download_and_prepare()
+    parts = dict(zip(("test", "train", "validate"), data.cifar_fs(("test", "train", "validate")), strict=True))
+    assert {name: (len(x), len(set(y.tolist())), y.max()) for name, (x, y) in parts.items()} == {
+        "test": (40 + np.isin([0, 7, 14], [NAMES.index(name) for name in data.CIFAR_FS["test"]]).sum(), 20, 19),
+        "train": (128 + np.isin([0, 7, 14], [i for i, name in enumerate(NAMES) if name not in HELD_OUT]).sum(), 64, 63),
+        "validate": (32 + np.isin([0, 7, 14], [NAMES.index(name) for name in data.CIFAR_FS["validate"]]).sum(), 16, 15),
+    }
+    images, labels = parts["test"]
+    assert images.shape[1:] == (32, 32, 3) and images.dtype == np.float32 and labels.dtype == np.int32
+    everything, known = map(np.asarray, data.load("tfds:cifar100", split="all"))
+    for name, number in (("baby", 0), ("worm", 19)):  # the first and the last by name
+        np.testing.assert_array_equal(images[labels == number], everything[known == NAMES.index(name)])
+    assert [len(names) for names in data.CIFAR_FS.values()] == [16, 20] and len(HELD_OUT) == 36
+    with pytest.raises(ValueError, match="split must be one of 'train', 'validate', 'test', got 'val'"):
+        data.cifar_fs(("val",))

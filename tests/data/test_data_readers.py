@@ -1,10 +1,13 @@
 """A user's own files: a folder of pictures, a table of pairs."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from cljax import data
+from cljax.core import provenance
 
 
 @pytest.fixture
@@ -30,6 +33,14 @@ def test_a_folder_a_class_is_read_in_the_order_of_names(folder):
     assert (labels.tolist(), names, skipped) == ([0, 1, 1], ("cat", "dog"), ())
     np.testing.assert_allclose(images[:, 1, 1], [[1, 0, 0], [0.2, 0.2, 0.2], [0.4, 0.4, 0.4]], atol=1e-6)
     assert images[0].min(axis=(0, 1))[0] == 1  # scaled to cover the size, and cropped around the centre
+
+
+def test_what_was_read_is_recorded_by_its_way_among_the_data(folder, monkeypatch):
+    for place, name in ((folder.parent, "animals"), (folder.parent.parent, f"{folder.parent.name}/animals"), (folder / "cat", "animals")):
+        monkeypatch.setenv("CLJAX_DATA", str(place))
+        read = data.images(folder, size=4, dtype="uint8").images
+        expected = {"rows": 3, "digest": f"sha256:{hashlib.sha256(read.tobytes()).hexdigest()}", "package": "folder"}
+        assert provenance.recorded()[name] == expected
 
 
 def test_size_channels_and_dtype(folder):

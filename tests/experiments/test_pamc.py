@@ -123,42 +123,13 @@ def test_the_connectome_is_its_own_graph(experiment, monkeypatch):
     assert set(found) == {(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 1), (2, 2), (3, 3)} and found[3, 3] == 1
 
 
-INDEX = """Package: alpha
-Section: science
-Depends: beta (>= 1), gamma | zeta, elsewhere
-Description: counts the stars
-
-Package: beta
-Section: contrib/math
-Depends: libc6
-Description: sums and products
-
-Package: gamma
-Section: games
-Description: a game of stars
-
-Package: alone
-Section: games
-Description: depends on nothing
-
-Package: elsewhere
-Section: libs
-Depends: alpha
-Description: not of these sections
-"""
-
-
-def test_debian_packages_are_joined_by_what_they_need(experiment, monkeypatch, tmp_path):
-    (tmp_path / "apt-cache").write_text(f"#!/bin/sh\ncat <<'END'\n{INDEX}END\n")
-    (tmp_path / "apt-cache").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    features, labels, pairs = experiment.debian()
-    assert labels.tolist() == [0, 4, 1] and features.shape == (3, 8)  # alpha, beta, gamma
-    assert sorted(map(tuple, pairs.T.tolist())) == [(0, 1), (0, 2)]
-    assert features[0] @ features[2] == 1  # both speak of stars
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(ValueError, match="needs apt-cache and its index"):
-        experiment.debian()
+def test_packages_are_a_graph(experiment, monkeypatch):
+    packages = data.Graph(POINTS, LABELS, np.array([[0, 3], [3, 6]]))
+    monkeypatch.setattr(data, "package_graph", lambda: packages)
+    features, labels, edges = experiment.graph(experiment.Config(data="debian", order=1))
+    np.testing.assert_array_equal(features, POINTS)
+    found = {(int(i), int(j)) for i, j, w in zip(*edges, strict=True) if w and i != j}
+    assert found == {(0, 3), (3, 0), (3, 6), (6, 3)} and labels is LABELS
 
 
 @pytest.mark.parametrize("joined", (True, False))
@@ -205,4 +176,5 @@ def test_claims_and_figures_read_what_run_returns(experiment):
     assert values == [0] * 6 + [4.0] + [0] * 4
     entry = lambda value: {"mean": value, "interval": None, "values": [value]}  # noqa: E731
     arm = {name: entry(0.5) for name in one} | {f"{name} over epochs": entry([0.1, 0.2]) for name in ("accuracy", "NMI")}
-    assert set(experiment.figures({"arms": {"pamc": arm, "full": arm, "cost": {}}})) == {"scores", "epochs"}
+    drawn = experiment.figures({"arms": {"pamc": arm, "full": arm, "cost": {}}})
+    assert set(drawn) == {"scores", "epochs"} and len(drawn["scores"].axes[0].get_yticks()) == 2

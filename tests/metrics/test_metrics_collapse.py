@@ -93,6 +93,19 @@ def test_cluster_accuracy_is_that_of_the_best_matching():
     assert metrics.cluster_accuracy(np.array([0] * 5 + [1] * 4), np.array([0] * 3 + [1] * 2 + [0] * 4)) == 6 / 9  # the largest of each: 3 + 0
 
 
+def test_clusters_are_called_by_the_classes_of_the_best_matching():
+    clusters, labels = np.array([5, 5, 7, 7, 7, 9]), np.array([0, 0, 1, 1, 0, 1])
+    assert metrics.match_clusters(clusters, labels).tolist() == [0, 0, 1, 1, 1, -1]
+    assert metrics.match_clusters(clusters, labels, unmatched=8)[-1] == 8
+    assert metrics.match_clusters(np.uint8([0, 0, 3]), np.uint8([9, 9, 1])).tolist() == [9, 9, 1]
+    rng = np.random.default_rng(3)
+    clusters, labels = rng.integers(0, 6, 50), rng.integers(0, 4, 50)
+    found = metrics.match_clusters(clusters, labels)
+    assert np.mean(found == labels) == metrics.cluster_accuracy(clusters, labels)
+    named = {cluster: set(found[clusters == cluster].tolist()) for cluster in range(6)}
+    assert all(len(names) == 1 for names in named.values()) and sorted(min(names) for names in named.values()) == [-1, -1, 0, 1, 2, 3]
+
+
 def test_cluster_accuracy_of_one_cluster_one_class_and_singletons():
     labels = np.repeat(np.arange(4), [5, 3, 1, 1])
     assert metrics.cluster_accuracy(np.zeros(10, int), labels) == 0.5  # the most frequent class
@@ -130,6 +143,7 @@ def test_hubness_of_a_constant_scorer_is_large_and_of_even_neighbours_zero():
         (ValueError, "axis_name='data' is not mapped here", lambda: metrics.collapse_watch(X, axis_name="data")),
         (ValueError, r"clusters must not be empty, got shape \[0\]", lambda: metrics.cluster_accuracy(np.arange(0), np.arange(0))),
         (ValueError, r"labels must have shape \[N\] with N = 3 as in clusters", lambda: metrics.cluster_accuracy(np.arange(3), np.arange(4))),
+        (ValueError, "unmatched must be no label, got 1", lambda: metrics.match_clusters(np.arange(3), np.arange(3), unmatched=1)),
         (TypeError, "clusters is traced", lambda: jax.jit(metrics.cluster_accuracy)(np.arange(3), np.arange(3))),
         (TypeError, "labels must have dtype int", lambda: metrics.cluster_accuracy(np.arange(3), np.ones(3))),
         (ValueError, "k must be at least 1 and at most 23, got 24", lambda: metrics.hubness(X, k=24)),

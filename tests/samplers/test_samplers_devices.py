@@ -29,6 +29,9 @@ def test_distances_are_those_of_magnitudes_or_the_mean_of_those_of_axes():
     np.testing.assert_allclose(axes, np.mean(each, axis=1), atol=1e-5)
     np.testing.assert_allclose(turned, magnitude, atol=1e-5)  # neither turning a device nor its other channels matter
     assert magnitude[1] == np.float32(1e-4) and magnitude[0] < magnitude[2]
+    every = jax.jit(lambda x: jax.lax.map(lambda anchor: samplers.device_distances(x, anchor), jnp.arange(3)))(WINDOWS)  # of anchors that are traced
+    np.testing.assert_allclose(every[1], magnitude, atol=1e-6)
+    np.testing.assert_allclose(every, every.T, atol=1e-6)
 
 
 def test_distances_have_no_gradient_and_are_the_same_over_four_devices():
