@@ -1,6 +1,6 @@
 """Memories: pairs of pure functions (init, update) over an explicit state."""
 
-from cljax.memory.averages import EMAState, ema
+from cljax.memory.averages import EMAState, ema, rising_decay
 from cljax.memory.banks import BankState, bank
 from cljax.memory.clusters import ClusterState, Neighbours, cluster_capacity, cluster_memory, cluster_neighbours, recluster
 from cljax.memory.pair import Memory
@@ -23,4 +23,5 @@ __all__ = [
     "queue",
     "rationales",
     "recluster",
+    "rising_decay",
 ]

@@ -70,6 +70,34 @@ def ema(decay: Num[ArrayLike, ""] | Callable[[Int[Array, ""]], Any]) -> Memory:
     return Memory(init, update)
 
 
+def rising_decay(start: Num[ArrayLike, ""], steps: Num[ArrayLike, ""]) -> Callable[[Int[Array, ""]], Num[Array, ""]]:
+    r"""A decay for `ema` that rises along a half cosine, $d_t = 1 - (1 - d_0) (1 + \cos(\pi t / T)) / 2$: the teacher stands still at the end.
+
+    Args:
+      start: $d_0$, from 0 to 1; may be traced.
+      steps: T, above 0, after which it is 1; may be traced.
+
+    Returns:
+      A function of the step.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind or range.
+
+    Reference:
+      Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, section 3.2.
+
+    >>> print([f"{rising_decay(0.99, 100)(t):.4f}" for t in (0, 50, 100, 120)])
+    ['0.9900', '0.9950', '1.0000', '1.0000']
+    """
+    check.number("start", start, at_least=0, at_most=1)
+    check.positive("steps", steps)
+
+    def decay(step):
+        return 1 - (1 - start) * (1 + jnp.cos(jnp.pi * jnp.minimum(step / steps, 1))) / 2
+
+    return decay
+
+
 def _blend(decay, average, value):
     if not jnp.issubdtype(average.dtype, jnp.inexact):
         return jnp.asarray(value, average.dtype)

@@ -63,14 +63,16 @@ def flip(
     *,
     index: Integer[ArrayLike, " B"] | None = None,
     probability: Num[ArrayLike, ""] = 0.5,
+    vertical: bool = False,
 ) -> Float[Array, "B H W *C"]:
-    """Mirrors an image left to right, with a probability.
+    """Mirrors an image left to right, or top to bottom, with a probability.
 
     Args:
       key: a PRNG key.
       images: `[B, H, W]` or `[B, H, W, C]` floats.
       index: `[B]` integers from which the draws are made, see `per_example`; None is 0, 1, ..., B - 1.
       probability: of being mirrored, from 0 to 1.
+      vertical: whether top and bottom change places, instead of left and right.
 
     Returns:
       The views, in shape and dtype of `images`.
@@ -85,7 +87,7 @@ def flip(
     _images.check_images(key, images, index)
     _images.check_probability(probability)
 
-    return _flip(key, images, index, probability)
+    return _flip(key, images, index, probability, vertical)
 
 
 # Compiled as a whole also where a view is called plainly: forty operations one by one take three times as long to compile.
@@ -105,6 +107,9 @@ def _shift_gain_noise(key, images, index, shift, gain, noise):
     return per_example(view, key, images, index=index)
 
 
-@jax.jit
-def _flip(key, images, index, probability):
-    return per_example(lambda key, image: jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image), key, images, index=index)
+@partial(jax.jit, static_argnames="vertical")
+def _flip(key, images, index, probability, vertical):
+    def view(key, image):
+        return jnp.where(jax.random.bernoulli(key, probability), image[::-1] if vertical else image[:, ::-1], image)
+
+    return per_example(view, key, images, index=index)

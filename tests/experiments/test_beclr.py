@@ -92,11 +92,6 @@ def test_neighbours_join_as_pairs_or_as_further_targets(experiment):
             np.testing.assert_allclose(loss(experiment, config, FOUND, rows), expected, atol=2e-6)
 
 
-def test_the_teacher_slows_down_along_a_half_cosine(experiment):
-    found = [float(experiment.decay(0.99, 100, step)) for step in (0, 50, 100)]
-    np.testing.assert_allclose(found, [0.99, 0.995, 1.0], atol=1e-6)
-
-
 def test_an_arm_trains(experiment, digits, few_passes):
     found = experiment.run(tiny(experiment.ARMS["DyCE pair"], memory_start=0), jax.random.key(0))
     assert set(found) == SCORES | PURITY and all(np.isfinite(value).all() for value in found.values())
@@ -153,26 +148,37 @@ def test_four_devices_take_the_step_of_one(experiment):
     assert int(after[0][0]["teacher"].step) == 1 and 0 <= float(after[0][1]["purity"]) <= 1
 
 
-def test_full_traces_on_folders_of_photographs(experiment, shallow, monkeypatch, tmp_path):
-    rng = np.random.default_rng(0)
+@pytest.fixture
+def photographs(monkeypatch, tmp_path):
+    """Two classes to learn from and five to make tasks of, as files and as CIFAR-FS."""
+    rng, found = np.random.default_rng(0), []
     for part, names in (("train", "ab"), ("test", "cdefg")):
-        for name in names:
-            (tmp_path / "mini-imagenet" / part / name).mkdir(parents=True)
-            for i in range(3):
-                Image.fromarray(rng.integers(0, 256, (30, 26, 3), np.uint8)).save(tmp_path / "mini-imagenet" / part / name / f"{i}.png")
+        images = rng.integers(0, 256, (3 * len(names), 30, 26, 3), np.uint8)
+        for i, image in enumerate(images):
+            path = tmp_path / "mini-imagenet" / part / names[i // 3] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        found.append((images[:, :8, :8] / f32(255), np.arange(len(images), dtype=np.int32) // 3))
     monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
+    monkeypatch.setattr(data, "cifar_fs", lambda: found)
+
+
+@pytest.mark.parametrize(("name", "shape", "dtype"), [("mini-imagenet", (24, 24, 3), np.uint8), ("cifar-fs", (8, 8, 3), f32)])
+def test_full_traces_on_photographs(experiment, shallow, photographs, monkeypatch, name, shape, dtype):
     monkeypatch.setattr(encoders, "resnet18", shallow)
-    config = tiny(experiment.FULL, batch=2, widths=(2,), memory_start=1, epochs=2, k=1, steps=6)
+    config = tiny(experiment.FULL, data=name, side=24, batch=2, widths=(2,), memory_start=1, epochs=2, k=1, steps=6, mask=name != "cifar-fs")
     (images, labels), (new, new_labels) = experiment.examples(config)
-    assert images.shape == (6, 224, 224, 3) and images.dtype == np.uint8 and new.shape == (15, 224, 224, 3)
+    assert images.shape == (6, *shape) and images.dtype == dtype and new.shape == (15, *shape)
     assert labels.tolist() == [0, 0, 0, 1, 1, 1] and len(set(new_labels)) == 5
     networks = experiment.networks_of(config)
-    batch = {"images": jnp.asarray(images[:2, ::8, ::8]), "index": jnp.arange(2)}
+    batch = {"images": jnp.asarray(images[:2]), "index": jnp.arange(2)}
     state = experiment.init(config, networks, jax.random.key(0), batch["images"])
+    seen = jax.eval_shape(partial(experiment.view, config, jax.random.key(0)), experiment.seen(batch["images"]), batch["index"])
+    assert seen.shape == (2, 24, 24, 3)
     one = jax.vmap(partial(experiment.step, config, networks, True, jnp.asarray(labels)), in_axes=(None, 0, None), axis_name="data")
     after, measured = jax.eval_shape(one, state, jax.tree.map(lambda x: x[None], batch), jax.random.key(1))
     assert set(measured) == {"loss", "purity"} and jax.tree.structure(after) == jax.tree.structure(state)
-    z = experiment.embeddings(networks[0], state["params"]["student"] | state["averages"]["student"], jnp.asarray(new[:, ::8, ::8]))
+    z = experiment.embeddings(networks[0], state["params"]["student"] | state["averages"]["student"], jnp.asarray(new), (24, 24))
     assert z.shape == (15, 2) and np.isfinite(z).all()
 
 

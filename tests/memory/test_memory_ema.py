@@ -38,6 +38,15 @@ def test_a_function_of_the_step_sees_zero_first():
     np.testing.assert_allclose(run(lambda step: 1 - 1 / (step + 2.0), [1.0, 2.0, 6.0, 3.0]).params["w"], 3.0, rtol=1e-6)  # the mean of all values
 
 
+def test_a_rising_decay_goes_along_a_half_cosine_and_stays_at_one():
+    decay = jax.jit(lambda start, steps, t: memory.rising_decay(start, steps)(t))
+    np.testing.assert_allclose(decay(0.99, 100, np.array([0, 50, 100, 300])), [0.99, 0.995, 1.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(decay(0.5, 8.0, 2), 1 - 0.5 * (1 + np.sqrt(0.5)) / 2, atol=1e-6)
+    init, update = memory.ema(memory.rising_decay(0.5, 2))
+    state = update(update(init({"w": 0.0}), {"w": 1.0}), {"w": 1.0})
+    np.testing.assert_allclose(state.params["w"], 1 - 0.5 * 0.75, atol=1e-6)  # decays 0.5 and 0.75
+
+
 def test_traced_decay_gives_the_same():
     got = jax.jit(lambda decay: run(decay, [1.0, 3.0, 5.0]).params["w"])(0.75)
     np.testing.assert_allclose(got, 0.75 * (0.75 * 1 + 0.25 * 3) + 0.25 * 5, rtol=1e-6)
@@ -93,3 +102,7 @@ def test_bad_input_is_named():
         update(state, {"w": jnp.ones((3, 2))})
     with pytest.raises(ValueError, match=r"decay\(step\) must be at least 0 and at most 1, got 2"):
         memory.ema(lambda step: 2.0).update(state, {"w": jnp.ones((2, 3))})
+    with pytest.raises(ValueError, match="start must be at least 0 and at most 1, got 2"):
+        memory.rising_decay(2.0, 10)
+    with pytest.raises(ValueError, match="steps must be greater than 0, got 0"):
+        memory.rising_decay(0.5, 0)

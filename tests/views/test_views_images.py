@@ -75,6 +75,8 @@ def test_half_of_the_images_are_mirrored():
     never, always = (np.asarray(flip(KEY, images, probability=p)) for p in (0.0, 1.0))
     np.testing.assert_array_equal(never, images)
     np.testing.assert_array_equal(always, images[:, :, ::-1])
+    upright = np.asarray(views.flip(KEY, images, vertical=True))
+    np.testing.assert_array_equal(upright, np.where(mirrored[:, None, None], images[:, ::-1], images))  # the same draws
 
 
 def published_box(rng, height, width, scale, ratio):
