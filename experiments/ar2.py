@@ -19,8 +19,6 @@ The encoders, two towers and a larger one for the ranker, begin with random weig
 """
 
 import functools
-import os
-import pathlib
 from functools import partial
 
 import jax
@@ -73,31 +71,19 @@ READ = 20, 48  # the tokens of query and passage that the kernels see
 @functools.lru_cache(maxsize=8)  # the arms of a seed share it
 def documented(split, lengths, vocabulary, seed):
     """Pairs to learn from, pairs held out, and the number of tokens."""
-    found = data.documented_code()
-    order = np.random.default_rng(seed).permutation(len(found.code))[: sum(split)]
-    known, test = order[: split[0]], order[split[0] :]
-    tokenizer = data.train_tokenizer([*found.docstring[known], *found.code[known]], vocabulary, kind="words")
-    _, same = np.unique(found.docstring[known], return_inverse=True)  # code with the same docstring is no negative
-    pairs = []
-    for rows in (known, test):
-        sides = [tokens(tokenizer, False, length, side[rows]) for length, side in zip(lengths, (found.docstring, found.code), strict=True)]
-        pairs.append({"queries": sides[0], "passages": sides[1], "own": jnp.arange(len(rows))})
-    return pairs[0] | {"ids": jnp.asarray(same)}, pairs[1], tokenizer.get_vocab_size()
+    known, test = data.documented_search(split, key=jax.random.wrap_key_data(jnp.uint32(seed)))
+    tokenizer = data.train_tokenizer([*known.queries, *known.passages], vocabulary, kind="words")
+    tasks = data.tokenise_search(tokenizer, known, test, lengths=lengths, special_tokens=False)
+    return *jax.tree.map(jnp.asarray, tasks), tokenizer.get_vocab_size()
 
 
-def from_folder(config, place):
+def from_folder(config):
     """The same from a folder of JSON lines."""
-    (passages,) = data.pairs(place / "passages.jsonl", columns=("text",))
-    parts = [data.pairs(place / f"{part}.jsonl", columns=("query", "passage")) for part in ("train", "test")]
-    tokenizer = data.train_tokenizer([*parts[0][0], *passages[:100_000]], config.vocabulary)
-    read = partial(tokens, tokenizer, True)
-    passages = read(config.lengths[1], passages)
-    known, test = ({"queries": read(config.lengths[0], queries), "passages": passages, "own": jnp.asarray(own)} for queries, own in parts)
-    return known | {"ids": jnp.arange(len(passages[0]))}, test, tokenizer.get_vocab_size()
-
-
-def tokens(tokenizer, frame, length, texts):
-    return tuple(map(jnp.asarray, data.tokenise(tokenizer, texts, length=length, special_tokens=frame)))
+    known, test = data.read_search(data.root() / config.folder)
+    tokenizer = data.train_tokenizer([*known.queries, *known.passages[:100_000]], config.vocabulary)
+    known, test = data.tokenise_search(tokenizer, known, test, lengths=config.lengths)
+    known = jax.tree.map(jnp.asarray, known)
+    return known, test._replace(passages=known.passages), tokenizer.get_vocab_size()
 
 
 def models_of(config, vocabulary):
@@ -240,15 +226,15 @@ def embed_all(model, params, texts):
     return encoders.in_parts(partial(model.apply, params), *texts)
 
 
-def both_sides(models, retriever, pairs):
+def both_sides(models, retriever, task):
     towers = retriever["query"], retriever.get("passage", retriever["query"])
-    return [embed_all(models[0], tower, pairs[side]) for tower, side in zip(towers, ("queries", "passages"), strict=True)]
+    return [embed_all(models[0], tower, texts) for tower, texts in zip(towers, (task.queries, task.passages), strict=True)]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def look_up(models, k, retriever, known):
     """The k candidates of each query: what the retriever finds for it that doesn't answer it."""
-    rules = dict(positives=known["own"], ids=known["ids"][known["own"]], key_ids=known["ids"], similarity="dot")
+    rules = dict(positives=known.answers, ids=known.ids[known.answers], key_ids=known.ids, similarity="dot")
     return samplers.mine_negatives(*both_sides(models, retriever, known), k, **rules).indices
 
 
@@ -262,32 +248,26 @@ def ranked_again(models, scale, ranker, queries, passages, found):
 
 
 @jax.jit
-def searched(queries, passages, own):
-    """For each query the passages of the highest scores; which of them is its own."""
-    scores, found = pairwise.top_k(queries, passages, min(100, len(passages)))
-    return scores, found, found == own[:, None]
+def searched(queries, passages):
+    return pairwise.top_k(queries, passages, min(100, len(passages)))
 
 
 @jax.jit
-def quality(scores, relevance):
+def quality(scores, found, answers):
     """A query whose passage isn't in the list has 0."""
-    depth = scores.shape[1]
-    kinds = {"R@1": (metrics.recall_at_k, 1), "R@10": (metrics.recall_at_k, 10), "MRR": (metrics.mrr_at_k, depth)}
-    return {name: jnp.mean(of(scores, relevance, min(k, depth)).values) for name, (of, k) in kinds.items()}
+    return jax.tree.map(jnp.mean, metrics.retrieval_summary(scores, answers, found))
 
 
 def evaluate(models, config, retriever, test):
-    scores, _, relevance = searched(*both_sides(models, retriever, test), test["own"])
+    scores, found = searched(*both_sides(models, retriever, test))
     entropy = metrics.softmax_entropy(config.scale * scores, k=min(15, scores.shape[1]))
-    return quality(scores, relevance) | {"entropy": jnp.mean(entropy)}
+    return quality(scores, found, test.answers) | {"entropy": jnp.mean(entropy)}
 
 
 def evaluate_ranker(models, config, state, test):
     """The first places of the retriever's list as the ranker orders them."""
-    _, found, relevance = searched(*both_sides(models, state["retriever"], test), test["own"])
-    first = min(config.reranked, found.shape[1])
-    scores = ranked_again(models, config.scale, state["ranker"], test["queries"], test["passages"], found[:, :first])
-    again = quality(scores, relevance[:, :first])
+    found = searched(*both_sides(models, state["retriever"], test))[1][:, : config.reranked]
+    again = quality(ranked_again(models, config.scale, state["ranker"], test.queries, test.passages, found), found, test.answers)
     return {f"{name} re-ranked": again[name] for name in ("R@1", "MRR")}
 
 
@@ -301,9 +281,9 @@ def run(config, key, fit=train.fit):
     if config.folder is None:
         known, test, vocabulary = documented(config.split, config.lengths, config.vocabulary, tuple(jax.random.key_data(k_data).tolist()))
     else:
-        known, test, vocabulary = from_folder(config, pathlib.Path(os.environ.get("CLJAX_DATA", ".")) / config.folder)
-    models, (ids, mask), passages, own = models_of(config, vocabulary), known["queries"], known["passages"], known["own"]
-    arrays = {"query ids": ids, "query mask": mask, "own": own, "ids": known["ids"][own]}
+        known, test, vocabulary = from_folder(config)
+    models, (ids, mask), passages, own = models_of(config, vocabulary), known.queries, known.passages, known.answers
+    arrays = {"query ids": ids, "query mask": mask, "own": own, "ids": known.ids[own]}
 
     # Both warm-ups are the same in all arms: what they depend on is bound, and nothing else.
     rates = dict(retriever_rate=config.warm_rate, ranker_rate=config.warm_ranker_rate)
@@ -352,35 +332,16 @@ CLAIMS = [
     study.Claim("paper: the trained ranker improves on the trained retriever", partial(gain_of_ranker, "AR2")),
 ]
 
-FULL = Config(
-    folder="msmarco",
-    vocabulary=30522,
-    layers=(12, 24),
-    scale=1.0,
-    negatives=15,
-    candidates=100,
-    cycles=10,
-    ranker_steps=500,
-    retriever_steps=1500,
-    ranker_rate=5e-7,
-    retriever_rate=5e-6,
-    batch=64,
-    warm_steps=24_000,
-    warm_rate=1e-4,
-    warm_ranker_steps=4000,
-    warm_ranker_rate=1e-5,
-    fade=True,
-    clip=2.0,
-)
+MODELS = dict(folder="msmarco", vocabulary=30522, layers=(12, 24), scale=1.0, negatives=15, candidates=100, batch=64)
+GAME = dict(cycles=10, ranker_steps=500, retriever_steps=1500, ranker_rate=5e-7, retriever_rate=5e-6, fade=True, clip=2.0)
+FULL = Config(warm_steps=24_000, warm_rate=1e-4, warm_ranker_steps=4000, warm_ranker_rate=1e-5, **MODELS, **GAME)
 
 
 def figures(report):
-    arms = [arm for arm in ARMS if arm in report["arms"]]
-    trained = [arm for arm in arms if "MRR over cycles" in report["arms"][arm]]
-    drawn = {"arms": study.scores(report, ["R@1", "R@1 re-ranked", "R@10", "MRR"], arms)}
-    if trained:
+    drawn = {"arms": study.scores(report, ["R@1", "R@1 re-ranked", "R@10", "MRR"])}
+    if any("MRR over cycles" in found for found in report["arms"].values()):
         names = [f"{name} over cycles" for name in ("R@1", "R@10", "MRR", "entropy")]
-        drawn["cycles"] = study.curves(report, names, trained, x=range(Config.cycles + 1), xlabel="cycles")
+        drawn["cycles"] = study.curves(report, names, x=range(Config.cycles + 1), xlabel="cycles")
     return drawn
 
 

@@ -11,19 +11,19 @@ solves two crops by the words that they share, so they are not expected here; th
     python experiments/contriever.py --workers
     python experiments/contriever.py --arm "crop + queue 2048" --set ratio=0.05:0.5,0.2:0.8 --set momentum=0.99,0.999
     python experiments/contriever.py --arm "crop + queue 2048" --set corpora=documented_code:verses --set exponent=0,1
+    python experiments/contriever.py --arm untrained --arm "crop + queue 2048" --set corpora=documented_code:gramps/de/en --seeds 2
     python experiments/contriever.py --full --data-dir DIR
     python experiments/contriever.py --full --set corpora=wikipedia/20190301.en:c4/en --set evaluation=msmarco --set labels=500000 --data-dir DIR
 
 With `verses` or `glosses` as a second corpus (running text, cut into chunks) its last rows are a second test: a verse in other wording, a word by its
-definition. In full a corpus is a set of TensorFlow Datasets that has texts, prepared in DIR, and what is evaluated lies in DIR/scifact (or another
-folder): `passages.jsonl`, lines {"text": ...}, and `test.jsonl`, lines {"query": ..., "passage": the number of its line, from 0 on}; the labelled
-pairs are in `train.jsonl`, of the same form. The paper begins with BERT's weights: `--set weights=bert-base-uncased` reads them from a folder in DIR.
+definition; with `gramps/de/en` German is learnt from too, and a German message looks for the English one (there are ten languages). In full a corpus is
+a set of TensorFlow Datasets that has texts, prepared in DIR, and what is evaluated lies in DIR/scifact (or another folder): `passages.jsonl`, lines
+{"text": ...}, and `test.jsonl`, lines {"query": ..., "passage": the number of its line, from 0 on}; the labelled pairs are in `train.jsonl`, of the
+same form. The paper begins with BERT's weights: `--set weights=bert-base-uncased` reads them from a folder in DIR.
 """
 
 import functools
 import math
-import os
-import pathlib
 from functools import partial
 
 import jax
@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cljax import data, encoders, losses, memory, metrics, pairwise, retrieval, samplers, study, train, views
+from cljax import core, data, encoders, losses, memory, metrics, pairwise, retrieval, samplers, study, train, views
 
 
 @train.config
@@ -75,117 +75,66 @@ ARMS |= {f"crop + {change} + queue 2048": Config(change=change) for change in ("
 ARMS |= {"fine-tuned": Config(change="delete", labels=300), "fine-tuned from nothing": Config(steps=0, labels=300)}
 
 LEAST = 4  # tokens of a crop
-SHIPPED = ("documented_code", "verses", "glosses")
 
 
-class Chunks:
-    """Batches of chunks of large corpora, for ever: articles in random order, a part of them in memory at a time. It can be resumed."""
-
-    def __init__(self, sources, tokenizer, mixture, batch, length, seed, articles=20_000):
-        mixture = np.array(mixture, np.float64)
-        self.sources, self.tokenizer, self.mixture = sources, tokenizer, mixture / mixture.sum()
-        self.batch, self.length, self.seed, self.articles = batch, length, seed, articles
-        self.set_state({"drawn": 0, "places": [(0, 0)] * len(sources)})
-
-    def get_state(self):
-        return {"drawn": self.drawn, "places": list(self.places)}
-
-    def set_state(self, state):
-        self.drawn, self.places, self.parts = state["drawn"], [tuple(place) for place in state["places"]], {}
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        chosen = np.random.default_rng((self.seed, self.drawn)).choice(len(self.sources), self.batch, p=self.mixture)
-        ids = np.stack([self.take(corpus) for corpus in chosen])
-        self.drawn += 1
-        return {"ids": ids, "mask": np.ones(ids.shape, bool), "index": np.arange(len(ids))}
-
-    def take(self, corpus):
-        part, row = self.places[corpus]
-        if corpus not in self.parts:
-            self.parts[corpus] = self.read(corpus, part)
-        chunks = self.parts[corpus]
-        self.places[corpus] = (part, row + 1) if row + 1 < len(chunks) else (part + 1, 0)
-        return chunks[row] if row + 1 < len(chunks) else self.parts.pop(corpus)[row]
-
-    def read(self, corpus, part):
-        source = self.sources[corpus]
-        epoch, place = divmod(part, -(-len(source) // self.articles))
-        order = np.random.default_rng((self.seed, corpus, epoch)).permutation(len(source))
-        chosen = order[place * self.articles : (place + 1) * self.articles].tolist()
-        draw = np.random.default_rng((self.seed, corpus, epoch, place))
-        chunks = chunked(self.tokenizer, [row["text"].decode() for row in source.__getitems__(chosen)], self.length, draw.integers(self.length))
-        return chunks[draw.permutation(len(chunks))]
-
-
-def chunked(tokenizer, texts, length, offset=0):
-    """Texts one after the other, in chunks of one length, whatever text a token belongs to."""
-    encoded = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return np.asarray(samplers.chunk_stream(np.concatenate([np.array(text.ids, np.int32) for text in encoded]), length, int(offset)))
-
-
-def task(read, queries, passages, answers):
-    """Queries, the passages among which each is to find its own, and which that is."""
-    return {"queries": read(queries), "passages": read(passages), "answers": jnp.asarray(answers)}
+def columns(name):
+    """The two texts of a shipped set, which begin as `verses` or, where others are meant, as `verses/web/kjv`."""
+    name, *features = name.split("/")
+    return data.load(name, features=features or None)
 
 
 @functools.lru_cache(maxsize=8)  # the arms of a seed share it
 def documented(corpora, split, length, vocabulary, seed):
     """Tokens to learn from, labelled pairs among them, the tests by name, and the words of the first test."""
-    found = data.documented_code()
-    order = np.random.default_rng(seed).permutation(len(found.code))[: sum(split)]
-    known, test = order[: split[0]], order[split[0] :]
-    documents = [f"{found.docstring[row]}\n{found.code[row]}" for row in known]
-    others = {name: [column[: len(column) * 9 // 10] for column in data.load(name)] for name in corpora[1:]}
-    tokenizer = data.train_tokenizer([*documents, *(text for columns in others.values() for text in columns[0])], vocabulary, kind="words")
-    read = partial(tokens, tokenizer, False, length)
-    texts = [read(documents)]
-    tests = {"": task(read, found.docstring[test], found.code[test], np.arange(len(test)))}
-    for name, columns in others.items():
-        chunks = chunked(tokenizer, columns[0], length)
+    known, test = data.documented_search(split, key=jax.random.wrap_key_data(jnp.uint32(seed)))
+    documents = [f"{docstring}\n{code}" for docstring, code in zip(known.queries, known.passages, strict=True)]
+    others = {name: columns(name) for name in corpora[1:]}
+    running = {name: texts[: len(texts) * 9 // 10] for name, (texts, _) in others.items()}
+    tokenizer = data.train_tokenizer([*documents, *(text for texts in running.values() for text in texts)], vocabulary, kind="words")
+    read = partial(data.tokenise_search, tokenizer, special_tokens=False)
+    texts = [data.tokenise(tokenizer, documents, length=length, special_tokens=False)]
+    labelled, tokens = read(known, test, lengths=(length, length))
+    tests = {"": tokens}
+    for name, sides in others.items():
+        chunks = samplers.chunk_stream(data.token_stream(tokenizer, running[name]), length)
         texts.append((chunks, np.ones(chunks.shape, bool)))
-        held = [column[len(columns[0]) :][: split[1]] for column in data.load(name)]
-        tests[f" of {name}"] = task(partial(tokens, tokenizer, False, 64, allow_empty=True), *held, np.arange(len(held[0])))
-    _, same = np.unique(found.docstring[known], return_inverse=True)  # code with the same docstring is no negative
-    labelled = task(read, found.docstring[known], found.code[known], np.arange(len(known))) | {"ids": jnp.asarray(same)}
-    words = [[data.words(text) for text in side[test]] for side in (found.docstring, found.code)]
-    return tokenizer, texts, labelled, tests, words
+        held = [side[len(running[name]) :][: split[1]] for side in sides]
+        rows = np.arange(len(held[0]))
+        (tests[f" of {name}"],) = read(data.SearchTask(*held, rows, rows), lengths=(64, 64), allow_empty=True)
+    words = [[data.words(text) for text in side] for side in test[:2]]
+    return tokenizer, *jax.tree.map(jnp.asarray, (texts, labelled, tests)), words
 
 
-def tokens(tokenizer, frame, length, texts, **options):
-    return tuple(map(jnp.asarray, data.tokenise(tokenizer, texts, length=length, special_tokens=frame, **options)))
+def articles(config, key):
+    """The same of large corpora: a tokenizer, a model where it is pretrained, batches, labelled pairs, the test."""
+    sources = [data.builder(f"tfds:{name}").as_data_source("train") for name in config.corpora]
+    if config.weights:
+        model, params, tokenizer = encoders.load_pretrained(data.pretrained(config.weights), dtype=jnp.bfloat16)
+        tokenizer.no_truncation()
+    else:
+        first = (row["text"].decode() for source in sources for row in source.__getitems__(range(min(len(source), 50_000))))
+        model, params, tokenizer = None, None, data.train_tokenizer(first, config.vocabulary)
+    shares = samplers.corpus_mixture(jnp.array([len(source) for source in sources]), config.exponent)
+    batches = data.Chunks(sources, tokenizer, length=config.length, batch=config.batch, key=key, shares=shares)
+    tasks = data.read_search(data.root() / config.evaluation, ("test", "train")[: 1 + (config.labels > 0)])
+    test, *labelled = jax.tree.map(jnp.asarray, data.tokenise_search(tokenizer, *tasks, lengths=(config.length, config.length)))
+    return tokenizer, model, params, batches, labelled[0] if labelled else None, {"": test}
 
 
 def prepare(config, key):
     """The encoder, its parameters, what frames a text, batches to learn from, labelled pairs and tests."""
     k_data, k_init = jax.random.split(key)
-    seed = jax.random.key_data(k_data).tolist()
-    if not set(config.corpora) - set(SHIPPED):
-        tokenizer, texts, labelled, tests, _ = documented(config.corpora, config.split, config.length, config.vocabulary, tuple(seed))
-        sizes = jnp.array([len(ids) for ids, _ in texts])
+    if all(name.split("/")[0] in ("documented_code", *data.DATASETS) for name in config.corpora):
+        seed = tuple(jax.random.key_data(k_data).tolist())
+        tokenizer, texts, labelled, tests, _ = documented(config.corpora, config.split, config.length, config.vocabulary, seed)
         ids, mask = (jnp.concatenate(side) for side in zip(*texts, strict=True))
-        drawn = config.batch if len(texts) == 1 else partial(mixed, config.batch)
-        arrays = {"ids": ids, "mask": mask} | ({} if len(texts) == 1 else {"sizes": sizes, "exponent": jnp.float32(config.exponent)})
-        batches, model, params = train.draws(arrays, drawn), None, None
+        arrays, draw = {"ids": ids, "mask": mask}, config.batch
+        if len(texts) > 1:
+            arrays |= {"sizes": jnp.array([len(ids) for ids, _ in texts]), "exponent": jnp.float32(config.exponent)}
+            draw = partial(mixed, config.batch)
+        batches, model, params = train.draws(arrays, draw), None, None
     else:
-        root = pathlib.Path(os.environ.get("CLJAX_DATA", "."))
-        sources = [data.builder(f"tfds:{name}").as_data_source("train") for name in config.corpora]
-        if config.weights:
-            model, params, tokenizer = encoders.load_pretrained(root / config.weights, dtype=jnp.bfloat16)
-            tokenizer.no_truncation()
-        else:
-            model = params = None
-            first = [row["text"].decode() for source in sources for row in source.__getitems__(range(min(len(source), 50_000)))]
-            tokenizer = data.train_tokenizer(first, config.vocabulary)
-        mixture = samplers.corpus_mixture(jnp.array([len(source) for source in sources]), config.exponent)
-        batches = Chunks(sources, tokenizer, mixture, config.batch, config.length, seed)
-        read, place = partial(tokens, tokenizer, True, config.length), root / config.evaluation
-        (passages,) = data.pairs(place / "passages.jsonl", columns=("text",))
-        pairs = {part: data.pairs(place / f"{part}.jsonl", columns=("query", "passage")) for part in ("test", "train")[: 1 + (config.labels > 0)]}
-        made = {part: task(read, queries, passages, answers) for part, (queries, answers) in pairs.items()}
-        tests, labelled = {"": made["test"]}, made.get("train", {}) | {"ids": jnp.arange(len(passages))}
+        tokenizer, model, params, batches, labelled, tests = articles(config, k_data)
     frame = tuple(map(tokenizer.token_to_id, ("[CLS]", "[SEP]"))) if config.layers else None
     if model is None:
         size = tokenizer.get_vocab_size(), config.features
@@ -232,14 +181,7 @@ def framed(frame, ids, mask):
 
 
 def encode(model, params, text, index, key):
-    """Embeddings in training; dropout, where there is any, is drawn by each example's index. Without a key there is none."""
-    if key is None or not getattr(model, "dropout", 0):
-        return model.apply(params, *text)
-
-    def one(key, text):
-        return model.apply(params, *(side[None] for side in text), train=True, rngs={"dropout": key})[0]
-
-    return views.per_example(one, key, text, index=index)
+    return core.apply_with_dropout(model, params, *text, key=key, index=index)
 
 
 def optimiser(rate, warm_up=0, steps=0):
@@ -285,14 +227,15 @@ def init(config, model, key, params):
 def labelled_batch(batch, key, arrays, t):
     """Queries with their passage and one more, a random or a hard one."""
     k_random, k_hard, k_coin = jax.random.split(key, 3)
-    row = samplers.shuffled_batch(arrays["key"], len(arrays["answers"]), batch, t)
+    task = arrays["task"]
+    row = samplers.shuffled_batch(arrays["key"], len(task.answers), batch, t)
     hard = samplers.draw_negatives(k_hard, arrays["mined"][row], 1)[:, 0]
     chosen = (jax.random.uniform(k_coin, row.shape) < arrays["hard"]) & (hard >= 0)
-    own, other = arrays["answers"][row], jax.random.randint(k_random, row.shape, 0, len(arrays["ids"]))
+    own, other = task.answers[row], jax.random.randint(k_random, row.shape, 0, len(task.ids))
     other = jnp.where(chosen, hard, other)
-    texts = {"query": [side[row] for side in arrays["queries"]]}
-    texts |= {name: [side[which] for side in arrays["passages"]] for name, which in (("own", own), ("other", other))}
-    return texts | {"ids": arrays["ids"][own], "other ids": arrays["ids"][other], "index": row}
+    texts = {"query": [side[row] for side in task.queries]}
+    texts |= {name: [side[which] for side in task.passages] for name, which in (("own", own), ("other", other))}
+    return texts | {"ids": task.ids[own], "other ids": task.ids[other], "index": row}
 
 
 def supervised(params, model, temperature, batch, key):
@@ -309,21 +252,21 @@ def tune(model, temperature, rate, state, batch, key):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def mine(model, k, params, arrays):
-    queries, passages = (embed(model, params, arrays[side]) for side in ("queries", "passages"))
-    who = dict(positives=arrays["answers"], ids=arrays["ids"][arrays["answers"]], key_ids=arrays["ids"], similarity="dot")
-    return samplers.mine_negatives(queries, passages, k, **who).indices
+def mine(model, k, params, task):
+    who = dict(positives=task.answers, ids=task.ids[task.answers], key_ids=task.ids, similarity="dot")
+    return samplers.mine_negatives(embed(model, params, task.queries), embed(model, params, task.passages), k, **who).indices
 
 
 def fine_tune(config, model, key, params, labelled, fit):
     """The model of the first phase, and that of the second, which starts anew from `params` with hard negatives that the first one mined."""
     k_order, k_fit = jax.random.split(key)
-    pairs = {name: jax.tree.map(lambda side: side[: config.labels], labelled[name]) for name in ("queries", "answers")}
-    arrays = labelled | pairs | {"key": k_order, "mined": jnp.full((len(pairs["answers"]), config.mined), -1), "hard": jnp.float32(0)}
+    queries, answers = jax.tree.map(lambda side: side[: config.labels], (labelled.queries, labelled.answers))
+    task = labelled._replace(queries=queries, answers=answers)
+    arrays = {"task": task, "key": k_order, "mined": jnp.full((len(answers), config.mined), -1), "hard": jnp.float32(0)}
     models = []
     for phase in ("random negatives", "hard negatives"):
         if models:
-            arrays |= {"mined": mine(model, config.mined, models[0], arrays), "hard": jnp.float32(config.hard)}
+            arrays |= {"mined": mine(model, config.mined, models[0], task), "hard": jnp.float32(config.hard)}
         state = {"params": params, "opt": optimiser(config.tuning_rate).init(params)}
         batches = train.draws(arrays, partial(labelled_batch, min(config.tuning_batch, config.labels)))
         state, _ = fit(k_fit, state, partial(tune, model, config.temperature, config.tuning_rate), batches, steps=config.tuning_steps, name=phase)
@@ -337,26 +280,23 @@ def embed(model, params, texts):
 
 
 def quality(scores, found, answers):
-    """Of each query's list the share that has its passage, and how high; a query whose passage isn't in the list has 0."""
-    relevance, depth = found == answers[:, None], found.shape[1]
-    kinds = {"R@1": (metrics.recall_at_k, 1), "R@10": (metrics.recall_at_k, 10), "nDCG@10": (metrics.ndcg_at_k, 10), "MRR": (metrics.mrr_at_k, depth)}
-    return {name: jnp.mean(of(scores, relevance, min(k, depth)).values) for name, (of, k) in kinds.items()}
+    """A query whose passage is not among the first 100 has 0."""
+    return jax.tree.map(jnp.mean, metrics.retrieval_summary(scores, answers, found, ndcg=(10,)))
 
 
 @jax.jit
 def judged(queries, passages, answers):
-    found = pairwise.top_k(queries, passages, min(100, len(passages)))
-    return quality(*found, answers) | metrics.collapse_watch(passages[:256])
+    return quality(*pairwise.top_k(queries, passages, min(100, len(passages))), answers) | metrics.collapse_watch(passages[:256])
 
 
 def evaluate(model, params, test):
-    return judged(embed(model, params, test["queries"]), embed(model, params, test["passages"]), test["answers"])
+    return judged(embed(model, params, test.queries), embed(model, params, test.passages), test.answers)
 
 
 @partial(jax.jit, static_argnums=0)
-def between_crops(model, params, test, key):
-    """How often a crop of a passage finds the other crop: the task that was trained, on what is held out."""
-    pair = [embed(model, params, views.crop_tokens(k, *test["passages"], at_least=LEAST)) for k in jax.random.split(key)]
+def between_crops(model, params, texts, key):
+    """How often a crop of a text finds the other crop: the task that was trained, on what is held out."""
+    pair = [embed(model, params, views.crop_tokens(k, *texts, at_least=LEAST)) for k in jax.random.split(key)]
     return jnp.mean(pairwise.top_k(*pair, 1)[1][:, 0] == jnp.arange(len(pair[0])))
 
 
@@ -385,8 +325,9 @@ def run(config, key, fit=train.fit):
         random = evaluate(model, first, tests[""])
         found |= {f"{name} before": before[name] for name in ("R@1", "MRR")} | {f"{name} random negatives": random[name] for name in ("R@1", "MRR")}
     for name, test in tests.items():
-        found |= {f"{metric}{name}": value for metric, value in evaluate(model, params, test).items()}
-    return found | {"R@1 between crops": between_crops(model, params, tests[""], k_test)}
+        values = evaluate(model, params, test) | {"R@1 between crops": between_crops(model, params, test.queries if name else test.passages, k_test)}
+        found |= {f"{metric}{name}": value for metric, value in values.items()}
+    return found
 
 
 UNSUPERVISED = [arm for arm, config in ARMS.items() if config.steps and not config.labels and not config.lexical]
@@ -414,32 +355,17 @@ CLAIMS = [
     study.Claim("paper: some hard negatives help", gain_of_hard),
 ]
 
-FULL = Config(
-    change="delete",
-    queue=131072,
-    momentum=0.9995,
-    corpora=("wikipedia/20190301.en",),
-    evaluation="scifact",
-    vocabulary=30522,
-    layers=12,
-    features=768,
-    learning_rate=5e-5,
-    warm_up=20_000,
-    batch=2048,
-    steps=500_000,
-    tuning_rate=1e-5,
-    tuning_batch=1024,
-    tuning_steps=20_000,
-)
+MODEL = dict(vocabulary=30522, layers=12, features=768, queue=131072, momentum=0.9995)
+TRAINING = dict(learning_rate=5e-5, warm_up=20_000, batch=2048, steps=500_000, tuning_rate=1e-5, tuning_batch=1024, tuning_steps=20_000)
+FULL = Config(corpora=("wikipedia/20190301.en",), evaluation="scifact", change="delete", **MODEL, **TRAINING)
 
 
 def figures(report):
-    arms, every = [arm for arm in ARMS if arm in report["arms"]], range(0, Config.steps + 1, Config.steps // 6)
-    watched = [arm for arm in arms if "R@1 over steps" in report["arms"][arm] and "fine" not in arm]
-    drawn = {"arms": study.scores(report, ["R@1", "R@10", "MRR"], arms)}
+    drawn = {"arms": study.scores(report, ["R@1", "R@10", "MRR"])}
+    watched = [arm for arm, found in report["arms"].items() if "R@1 over steps" in found and "fine" not in arm]
     if watched:
         names = [f"{name} over steps" for name in ("R@1", "std", "mean_cosine", "effective_rank")]
-        drawn["training"] = study.curves(report, names, watched, x=every, xlabel="step")
+        drawn["training"] = study.curves(report, names, watched, x=range(0, Config.steps + 1, Config.steps // 6), xlabel="step")
     return drawn
 
 

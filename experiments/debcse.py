@@ -16,15 +16,12 @@ encoder, a mean of word vectors, sees the length besides. The scorer is a factor
 to be had: for the second half of a definition by its first). There debiasing is a tie with the scorer's plain choice: what is claimed is claimed of
 the made sentences. `scorer` may be "all-minilm-l6-v2", or a folder in DIR with another pretrained sentence encoder. In full DIR holds
 `wikipedia/20190301.en` and `glue/stsb` of TensorFlow Datasets, and two folders of weights: `bert-base-uncased`, and an unsupervised SimCSE of it as
-the scorer.
+the scorer. The parameters are those of the best correlation on the development set of STS-B; `--set evaluation=sts.jsonl` reports theirs on other
+pairs, a table in DIR with the columns sentence1, sentence2 and label.
 """
 
 import dataclasses
 import functools
-import itertools
-import os
-import pathlib
-import re
 from functools import partial
 
 import jax
@@ -47,7 +44,9 @@ class Config:
     too_similar: float = 0.3  # what the scorer takes for nearer than this is no negative
     pool: int = 200  # random sentences among which a negative is drawn
     data: str = "concepts"  # made with the bias; or "verses", "glosses", a set of TensorFlow Datasets that has texts
-    evaluation: str = "glue/stsb"  # with such a set
+    evaluation: str = "glue/stsb"  # with such a set: pairs with scores of people, another set or a table in DIR
+    selection: str | None = None  # such pairs by which the best parameters are chosen while training goes on; None: the last ones are taken
+    evaluations: int = 5  # while it goes on
     scorer: str = "ppmi"  # or a pretrained encoder
     weights: str | None = None  # a folder of a transformer to train; None: word vectors, and one for the length
     split: tuple[int, int] = (2000, 1000)  # sentences to learn from, and held out
@@ -119,31 +118,29 @@ def concepts(split, draw):
 
 def sentences(config, draw):
     """Real sentences, and held-out pairs of texts: those of a pair are to find each other, or have a score of how similar people find them."""
-    if config.data in data.DATASETS:
-        if config.data == "verses":
-            source = data.builder("verses").as_data_source("train")
-            found = itertools.takewhile(lambda row: row["book"] != b"Matt", source.__getitems__(range(len(source))))
-            found = ((row["web"].decode(), row["web"].decode(), row["kjv"].decode()) for row in found)
-        else:
-            halves = ((text, words[: len(words) // 2], words[len(words) // 2 :]) for text in data.load(config.data)[0] if (words := data.words(text)))
-            found = ((text, " ".join(first), " ".join(second)) for text, first, second in halves)
-        found = [row for row in found if len(data.words(row[0])) >= 6 and max(len(data.words(text)) for text in row) <= config.length]
-        found = [found[row] for row in draw.permutation(len(found))[: config.known + config.split[1]]]
-        return [text for text, *_ in found[: config.known]], *map(list, list(zip(*found[config.known :], strict=True))[1:]), None
-    source, found = data.builder(f"tfds:{config.data}").as_data_source("train"), []
-    for row in draw.permutation(len(source)).tolist():
-        parts = re.split(r"(?<=[.!?])\s+", source[row]["text"].decode())
-        found += [part for part in parts if 6 <= len(data.words(part)) <= 40]
-        if len(found) >= config.split[0]:
-            break
-    pairs = list(data.builder(f"tfds:{config.evaluation}").as_data_source("validation"))
-    sides = ([pair[side].decode() for pair in pairs] for side in ("sentence1", "sentence2"))
-    return found, *sides, np.array([pair["label"] for pair in pairs], np.float32)
+    if config.data not in data.DATASETS:
+        source = data.builder(f"tfds:{config.data}").as_data_source("train")
+        return data.sample_sentences(source, config.split[0], key=jax.random.key(int(draw.integers(2**31)))), *scored_pairs(config.evaluation)
+    if config.data == "verses":
+        web, kjv, book = data.load("verses", features=("web", "kjv", "book"))
+        rows = np.cumsum(book == "Matt") == 0  # the Old Testament
+        found = zip(web[rows], web[rows], kjv[rows], strict=True)
+    else:
+        halves = ((text, words[: len(words) // 2], words[len(words) // 2 :]) for text in data.load(config.data)[0] if (words := data.words(text)))
+        found = ((text, " ".join(first), " ".join(second)) for text, first, second in halves)
+    found = [row for row in found if len(data.words(row[0])) >= 6 and max(len(data.words(text)) for text in row) <= config.length]
+    found = [found[row] for row in draw.permutation(len(found))[: config.known + config.split[1]]]
+    return [text for text, *_ in found[: config.known]], *map(list, list(zip(*found[config.known :], strict=True))[1:]), None
 
 
-def pretrained(name):
-    place = data.pretrained(name) if name in data.MODELS else pathlib.Path(os.environ.get("CLJAX_DATA", "."), name)
-    return encoders.load_pretrained(place)
+def scored_pairs(name):
+    """First texts, second texts and scores out of a table in DIR or the development set of a set of TensorFlow Datasets."""
+    columns = ("sentence1", "sentence2", "label")
+    if name.endswith((".csv", ".tsv", ".jsonl")):
+        first, second, scores = data.pairs(data.root() / name, columns=columns)
+    else:
+        first, second, scores = data.load(f"tfds:{name}", split="validation", features=columns)
+    return first, second, np.asarray(scores, np.float32)
 
 
 def spelt(tokenizer, texts, length, frame):
@@ -154,20 +151,24 @@ def spelt(tokenizer, texts, length, frame):
 @functools.lru_cache(maxsize=8)
 def corpus(config, seed):
     """What the arms of a seed share: sentences, the test, what the encoder begins with, the scorer's neighbours of each sentence."""
-    draw = np.random.default_rng(seed)
-    model, texts = None, None
+    draw, model, texts = np.random.default_rng(seed), None, None
     if config.data == "concepts":
         found = concepts(config.split, draw)
     else:
-        texts, *sides, gold = sentences(config, draw)
-        model, params, tokenizer = pretrained(config.weights) if config.weights else (None, None, None)
-        tokenizer = tokenizer or data.train_tokenizer(texts, config.vocabulary, kind="words")
-        known, first, second = (spelt(tokenizer, side, config.length, frame=model is not None) for side in (texts, *sides))
-        texts, size = texts[: config.split[0]], tokenizer.get_vocab_size()
-        test = {"first": first, "second": second} | ({} if gold is None else {"gold": gold})
-        found = {"text": take(known, slice(config.split[0])), "known": known, "size": size, "test": test}
+        texts, first, second, gold = sentences(config, draw)
+        if config.weights:
+            model, params, tokenizer = encoders.load_pretrained(data.pretrained(config.weights))
+        else:
+            tokenizer = data.train_tokenizer(texts, config.vocabulary, kind="words")
+        read = partial(spelt, tokenizer, length=config.length, frame=model is not None)
+        known, texts = read(texts), texts[: config.split[0]]
+        found = {"text": take(known, slice(config.split[0])), "known": known, "size": tokenizer.get_vocab_size()}
+        found["test"] = {"first": read(first), "second": read(second)} | ({} if gold is None else {"gold": gold})
+        if config.selection:
+            first, second, gold = scored_pairs(config.selection)
+            found["selection"] = {"first": read(first), "second": read(second), "gold": gold}
     if model is None:
-        vectors = word_vectors(found["known"], found["size"], config.features)
+        vectors = data.ppmi_vectors(found["known"]["ids"], found["known"]["set"], found["size"], config.features)
         vectors = vectors if texts is None else np.asarray(core.safe_normalize(vectors))
         means = bag({"words": vectors}, found["text"])
         deviation = config.length_cue * (1 if texts is None else np.linalg.norm(means, axis=1).mean() / config.features**0.5)
@@ -176,27 +177,13 @@ def corpus(config, seed):
     if config.scorer != "ppmi":
         if texts is None:
             raise ValueError(f"scorer={config.scorer!r} reads text, and the sentences of data={config.data!r} are made of numbers")
-        scorer, its_params, tokenizer = pretrained(config.scorer)
+        scorer, its_params, tokenizer = encoders.load_pretrained(data.pretrained(config.scorer))
         scored = embed(scorer, its_params, spelt(tokenizer, texts, 64, frame=True))
     unit, count = core.safe_normalize(scored), min(config.neighbours, len(scored) - 1)
     similarity, neighbours = retrieval.search(unit, unit, count, exclude=np.arange(len(unit)), progress=False)
     found |= {"text": jax.tree.map(jnp.asarray, found["text"]), "neighbours": jnp.asarray(neighbours, jnp.int32)}
     surface = surfaces({name: found["text"][name] for name in ("ids", "set")}, found["neighbours"])
     return found | {"model": model, "params": params, "scored": unit, "similarity": similarity, "surface": surface}
-
-
-def word_vectors(text, size, features):
-    """The factors of the positive pointwise mutual information of two words in a sentence."""
-    from scipy import sparse
-
-    present = sparse.csr_matrix((np.ones(text["set"].sum()), (np.nonzero(text["set"])[0], text["ids"][text["set"]])), (len(text["ids"]), size))
-    together = (present.T @ present).tocoo()
-    apart = together.row != together.col
-    row, column, count = together.row[apart], together.col[apart], together.data[apart]
-    degree = np.bincount(row, count, size)
-    information = np.maximum(0, np.log(count * degree.sum() / (degree[row] * degree[column])))
-    factors, values, _ = sparse.linalg.svds(sparse.csr_matrix((information, (row, column)), (size, size)), features, v0=np.ones(size))
-    return factors * np.sqrt(values)
 
 
 @jax.jit
@@ -242,19 +229,20 @@ def bag(params, text):
     return mean + params["lengths"][text["length"]] if "lengths" in params else mean
 
 
+def dropped(config, params, key, text):
+    """A sentence's vector without some words and some entries."""
+    text = {name: side[None] for name, side in text.items()}
+    length, width = text["ids"].shape[1], params["words"].shape[1]
+    chance = jax.random.uniform(key, (length + width,))
+    z = bag(params, text | {"mask": text["mask"] & (chance[:length] >= config.word_dropout)})[0]
+    return jnp.where(chance[length:] >= config.dropout, z / (1 - config.dropout), 0)
+
+
 def encode(model, config, params, text, index, key):
-    """Embeddings in training: words and entries are dropped, each example's by its own index."""
-
-    def one(key, text):
-        text = {name: side[None] for name, side in text.items()}
-        if model is not None:
-            return model.apply(params, text["ids"], text["mask"], train=True, rngs={"dropout": key})[0]
-        length, width = text["ids"].shape[1], params["words"].shape[1]
-        chance = jax.random.uniform(key, (length + width,))
-        z = bag(params, text | {"mask": text["mask"] & (chance[:length] >= config.word_dropout)})[0]
-        return jnp.where(chance[length:] >= config.dropout, z / (1 - config.dropout), 0)
-
-    return views.per_example(one, key, text, index=index)
+    """Embeddings in training: what is dropped of an example hangs on its own index."""
+    if model is None:
+        return views.per_example(partial(dropped, config, params), key, text, index=index)
+    return core.apply_with_dropout(model, params, text["ids"], text["mask"], key=key, index=index)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -274,7 +262,7 @@ def objective(params, model, config, batch, key):
 def step(model, config, state, batch, key):
     value, grads = jax.value_and_grad(objective)(state["params"], model, config, batch, key)
     params, opt = train.descend(optax.adam(config.learning_rate), grads, state["params"], state["opt"], axis_name="data")
-    return {"params": params, "opt": opt}, {"loss": value}
+    return state | {"params": params, "opt": opt}, {"loss": value}
 
 
 @partial(jax.jit, static_argnums=0)
@@ -310,17 +298,22 @@ def run(config, key, fit=train.fit):
     arrays |= {"scored": found["scored"]} if config.negatives == "ipw" else {}
     config = dataclasses.replace(config, positives="", weighted=False)  # all that they do is in the arrays: arms share a program
     state = {"params": params, "opt": optax.adam(config.learning_rate).init(params)}
-    before, history = evaluate(model, test, key, state)[1], {}
+    if config.selection:
+        state["best"] = train.best_slot(params)
+    watched = found.get("selection", test)
+    before, history = measure(model, params, watched), {}
     if config.steps:
-        after = ((max(1, config.steps // 5), partial(evaluate, model, test)),)
+        hook = partial(evaluate, model, watched)
+        hook = train.keep_best(hook, "Spearman") if config.selection else hook
+        after = ((max(1, config.steps // config.evaluations), hook),)
         state, history = fit(k_fit, state, partial(step, model, config), train.draws(arrays, partial(draw, config)), steps=config.steps, after=after)
-    curves = {f"{name} over steps": np.array([value, *history.get(name, [])]) for name, value in before.items()}
-    results = {name: curves[f"{name} over steps"][-1] for name in before}
+    results = measure(model, state["best"].params, test) if config.selection else {name: history.get(name, [before[name]])[-1] for name in before}
     results["surface of positives"] = config.mixing + (1 - config.mixing) * jnp.mean(jnp.sum(chosen * found["surface"], axis=1))
+    curves = {f"{name} over steps": np.array([value, *history.get(name, [])]) for name, value in before.items()}
     return results | (curves if config.steps else {})
 
 
-SHARED = ("data", "evaluation", "scorer", "weights", "split", "known", "vocabulary", "features", "length", "length_cue", "neighbours")
+SHARED = ("data", "evaluation", "selection", "scorer", "weights", "split", "known", "vocabulary", "features", "length", "length_cue", "neighbours")
 
 
 def quality(results, arm):
@@ -344,16 +337,9 @@ CLAIMS = [
 ]
 CLAIMS = [dataclasses.replace(claim, name=f"(reconstruction) {claim.name}") for claim in CLAIMS]
 
-FULL = Config(
-    negatives="ipw",
-    data="wikipedia/20190301.en",
-    scorer="unsup-simcse-bert-base-uncased",
-    weights="bert-base-uncased",
-    split=(1_000_000, 0),
-    length=32,
-    learning_rate=3e-5,
-    steps=15_625,
-)
+TEXTS = dict(data="wikipedia/20190301.en", split=(1_000_000, 0), length=32, scorer="unsup-simcse-bert-base-uncased")
+TRAINING = dict(weights="bert-base-uncased", learning_rate=3e-5, steps=15_625, selection="glue/stsb", evaluations=125)
+FULL = Config(negatives="ipw", **TEXTS, **TRAINING)
 
 
 def figures(report):

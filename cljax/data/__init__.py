@@ -1,6 +1,7 @@
 """Data sets by name: small real ones out of pinned packages, full-size ones through TensorFlow Datasets, all without TensorFlow; and a user's own."""
 
 from cljax.data.catalogue import DATASETS
+from cljax.data.chunks import Chunks, sample_sentences
 from cljax.data.code import Docstrings, DocumentedCode, docstrings, documented_code
 from cljax.data.code_search import CodeSearch, TypedTokens, code_search_net, described_functions, piece_tokenizer, tokenise_pieces, typed_pieces
 from cljax.data.copies import root
@@ -11,14 +12,17 @@ from cljax.data.graphs import Graph, graph, package_graph
 from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
 from cljax.data.loading import builder, load
 from cljax.data.models import MODELS, pretrained
+from cljax.data.search import SearchTask, documented_search, read_search, tokenise_search
 from cljax.data.sensors import Movements, movements, recordings
 from cljax.data.sources import DebianSource, Source
 from cljax.data.tables import pairs
 from cljax.data.text import Tokens, token_stream, tokenise, train_tokenizer, words
+from cljax.data.vectors import ppmi_vectors
 from cljax.data.videos import Videos, frames_of, read_clips, videos
 
 __all__ = [
     "CIFAR_FS",
+    "Chunks",
     "CodeSearch",
     "DATASETS",
     "Dataset",
@@ -30,6 +34,7 @@ __all__ = [
     "MODELS",
     "Movements",
     "Pictures",
+    "SearchTask",
     "Source",
     "Tokens",
     "TypedTokens",
@@ -40,6 +45,7 @@ __all__ = [
     "described_functions",
     "docstrings",
     "documented_code",
+    "documented_search",
     "frames_of",
     "graph",
     "images",
@@ -49,14 +55,18 @@ __all__ = [
     "package_graph",
     "pairs",
     "piece_tokenizer",
+    "ppmi_vectors",
     "pretrained",
     "python_tokens",
     "read_clips",
+    "read_search",
     "recordings",
     "root",
+    "sample_sentences",
     "token_stream",
     "tokenise",
     "tokenise_pieces",
+    "tokenise_search",
     "train_tokenizer",
     "typed_pieces",
     "videos",

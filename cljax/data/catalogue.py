@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cljax.core import check
-from cljax.data import stdlib, sword
+from cljax.data import messages, stdlib, sword
 from cljax.data.dataset import Dataset
 from cljax.data.sources import DebianSource, Source
 
@@ -69,6 +69,16 @@ def _read_word_pairs(files):
     rows = [line.split("\t") for line in content.decode().splitlines() if line.strip() and not line.startswith("#")]
     first, second, score = zip(*rows, strict=True)
     return {"first": list(first), "second": list(second), "score": np.array(score, np.float32)}
+
+
+_LANGUAGES = ("de", "fr", "es", "it", "pt_BR", "ru", "ja", "zh_CN", "nl", "pl")
+
+
+def _read_gramps(files):
+    found = [messages.read(next(files[path] for path in files if f"/locale/{language}/" in path)) for language in _LANGUAGES]
+    everywhere = [message for message in found[0] if all(message in texts for texts in found)]
+    english = {"en": [message.split("\4")[-1] for message in everywhere]}  # without the context
+    return english | {language: [texts[message] for message in everywhere] for language, texts in zip(_LANGUAGES, found, strict=True)}
 
 
 def _read_films(files):
@@ -232,6 +242,18 @@ WORDSIM = Dataset(
     supervised=("first", "second"),
 )
 
+GRAMPS = Dataset(
+    name="gramps",
+    description=(
+        "5472 messages and texts of a program for family trees in English and ten more languages, a column each, in the alphabetical order of the "
+        "English ones (Gramps, GPL-2.0-or-later)."
+    ),
+    sources=(Source("gramps", "6.0.8", "*/locale/*/LC_MESSAGES/gramps.mo", "5af7eabbfd8f10d561ae9f67b62df6c5a83ab64400eed160ef2698980d6edbd6"),),
+    read=_read_gramps,
+    features=_texts("en", *_LANGUAGES),
+    supervised=("en", "de"),
+)
+
 FILMS = Dataset(
     name="films",
     description=(
@@ -246,5 +268,5 @@ FILMS = Dataset(
 
 DATASETS = {
     dataset.name: dataset
-    for dataset in (DIGITS, MNIST_5K, FACES, GLOSSES, STDLIB_FUNCTIONS, VERSES, DAPHNET, CONNECTOME, LEE, SIMLEX, WORDSIM, FILMS)
+    for dataset in (DIGITS, MNIST_5K, FACES, GLOSSES, STDLIB_FUNCTIONS, VERSES, DAPHNET, CONNECTOME, LEE, SIMLEX, WORDSIM, GRAMPS, FILMS)
 }

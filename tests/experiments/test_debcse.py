@@ -1,6 +1,7 @@
 """The reconstruction of DebCSE at a tiny size: its data, its scorer and its draws, every arm, four devices, real text, the paper's scale."""
 
 import dataclasses
+import json
 from functools import partial
 
 import jax
@@ -63,23 +64,6 @@ def test_the_overlap_is_that_of_sets(experiment):
     pair = lambda i, j: float(experiment.overlap(experiment.take(text, i), experiment.take(text, j)))  # noqa: E731
     np.testing.assert_allclose([pair(0, 1), pair(0, 2), pair(2, 2)], [0.4, 2 / 3, 1])  # {a, b, c} and {b, c, d, e}: 0.4
     assert text["mask"][2].tolist() == [True, True, False, True, True] and text["length"].tolist() == [3, 4, 5]
-
-
-def test_word_vectors_are_the_factors_of_the_pointwise_mutual_information(experiment):
-    draw = np.random.default_rng(0)
-    ids = draw.integers(1, 12, (60, 4))
-    text = experiment.as_text(ids, np.ones(ids.shape, bool))
-    present = np.zeros((60, 12))
-    present[np.arange(60)[:, None], ids] = 1
-    together = (present.T @ present) * (1 - np.eye(12))
-    degree = together.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        information = np.maximum(0, np.nan_to_num(np.log(together * degree.sum() / np.outer(degree, degree)), neginf=0))
-    values, vectors = np.linalg.eigh(information)
-    largest = np.argsort(-np.abs(values))[:5]
-    expected = (vectors[:, largest] * np.abs(values[largest])) @ vectors[:, largest].T
-    got = experiment.word_vectors(text, 12, 5)
-    np.testing.assert_allclose(got @ got.T, expected, atol=1e-8)
 
 
 # The draws.
@@ -186,19 +170,14 @@ def model(tmp_path):
     return tmp_path / "scorer"
 
 
-class Rows(list):
-    """Stands for a builder and its data source."""
-
-    as_data_source = lambda self, split: self  # noqa: E731
-    __getitems__ = lambda self, places: [self[place] for place in places]  # noqa: E731
-
-
 def test_verses_look_for_their_other_wording_with_a_pretrained_scorer(experiment, model, monkeypatch):
     draw = np.random.default_rng(0)
     texts = [sentence(draw, count) for count in draw.integers(4, 14, 160)]
-    verses = Rows({"web": text.encode(), "kjv": " ".join(reversed(text.split())).encode(), "book": b"Gen"} for text in texts)
-    verses += [{"web": b"not this one of the other book", "kjv": b"nor this one of it either", "book": b"Matt"}] * 3
-    monkeypatch.setattr(data, "builder", lambda name: verses)
+    rows = [(text, " ".join(reversed(text.split())), "Gen") for text in texts] + [
+        ("not this one of the other book", "nor this one of it", "Matt")
+    ] * 3
+    columns = dict(zip(("web", "kjv", "book"), (np.array(column, object) for column in zip(*rows, strict=True)), strict=True))
+    monkeypatch.setattr(data, "load", lambda name, features: tuple(columns[feature] for feature in features))
     monkeypatch.setenv("CLJAX_DATA", str(model.parent))
     config = tiny(experiment.Config(), data="verses", scorer="scorer", known=90, split=(60, 20), vocabulary=140, length=12, steps=0)
     found = experiment.corpus(config, (0, 2))
@@ -255,20 +234,37 @@ class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield row, pair if self.name == "glue" else {"title": "a title", "text": text}
 
 
-def test_full_trains_pretrained_weights_on_articles(experiment, model, monkeypatch):
+@pytest.fixture
+def full(experiment, model, monkeypatch):
+    """The paper's scale, smaller."""
     for name, config in (("wikipedia", "20190301.en"), ("glue", "stsb")):
         Prepared(name, config, model.parent).download_and_prepare()
     monkeypatch.setenv("CLJAX_DATA", str(model.parent))
-    config = tiny(experiment.FULL, split=(30, 0), scorer="scorer", weights="scorer", length=16, batch=8, steps=2)
-    found = experiment.corpus(config, (0, 3))
+    return tiny(experiment.FULL, split=(30, 0), scorer="scorer", weights="scorer", length=16, batch=8, steps=3, evaluations=3, learning_rate=0.03)
+
+
+def test_full_trains_pretrained_weights_on_articles(experiment, full):
+    found = experiment.corpus(full, (0, 3))
     lengths = found["text"]["length"]
     assert len(lengths) == 30 and lengths.min() >= 8 and not found["text"]["set"][:, 0].any()  # [CLS] is encoded, and is no word
     assert found["text"]["mask"][:, 0].all() and found["model"].features == 8
-    results = experiment.run(config, jax.random.key(0))
+
+
+def test_full_keeps_the_parameters_that_are_best_on_the_development_set(experiment, full, model):
+    results = experiment.run(full, jax.random.key(0))
     assert set(results) == METRICS | CURVES and all(np.all(np.isfinite(value)) for value in results.values())
+    watched = results["Spearman over steps"]  # before, and after each of the three steps
+    assert watched.shape == (4,) and np.ptp(watched) > 0 and results["Spearman"] == watched[1:].max()
+    draw = np.random.default_rng(5)
+    rows = [{"sentence1": sentence(draw, 6), "sentence2": sentence(draw, 6), "label": float(row)} for row in range(9)]
+    (model.parent / "sts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    other = experiment.run(dataclasses.replace(full, evaluation="sts.jsonl"), jax.random.key(0))
+    np.testing.assert_array_equal(other["Spearman over steps"], watched)  # it chooses by the same pairs, and reports on others
+    assert other["Spearman"] != results["Spearman"]
 
 
 def test_full_scale_names_what_exists(experiment):
     full = experiment.FULL
     assert (full.data, full.evaluation, full.negatives, full.steps) == ("wikipedia/20190301.en", "glue/stsb", "ipw", 1_000_000 // 64)
+    assert full.selection == "glue/stsb" and full.steps // full.evaluations == 125
     assert core.safe_normalize is experiment.core.safe_normalize and "all-minilm-l6-v2" in data.MODELS
