@@ -16,10 +16,10 @@ solves two crops by the words that they share, so they are not expected here; th
     python experiments/contriever.py --full --set corpora=wikipedia/20190301.en:c4/en --set evaluation=msmarco --set labels=500000 --data-dir DIR
 
 With `verses` or `glosses` as a second corpus (running text, cut into chunks) its last rows are a second test: a verse in other wording, a word by its
-definition; with `gramps/de/en` German is learnt from too, and a German message looks for the English one (there are ten languages). In full a corpus is
-a set of TensorFlow Datasets that has texts, prepared in DIR, and what is evaluated lies in DIR/scifact (or another folder): `passages.jsonl`, lines
-{"text": ...}, and `test.jsonl`, lines {"query": ..., "passage": the number of its line, from 0 on}; the labelled pairs are in `train.jsonl`, of the
-same form. The paper begins with BERT's weights: `--set weights=bert-base-uncased` reads them from a folder in DIR.
+definition; with `gramps/de/en` German is learnt from too, and a German message looks for its English one (ten languages are there). In full a corpus
+is a set of TensorFlow Datasets that has texts, prepared in DIR, and what is evaluated lies in DIR/scifact (or another folder): `passages.jsonl`,
+lines {"text": ...}, and `test.jsonl`, lines {"query": ..., "passage": the number of its line, from 0 on}; the labelled pairs are in `train.jsonl`, of
+the same form. The paper begins with BERT's weights: `--set weights=bert-base-uncased` reads them from a folder in DIR.
 """
 
 import functools
