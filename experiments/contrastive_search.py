@@ -15,8 +15,6 @@ other model (the paper's, of OPT's family, has another vocabulary). The picture 
 
 import dataclasses
 import functools
-import os
-import pathlib
 import textwrap
 from functools import partial
 
@@ -67,10 +65,6 @@ def decoders(training):
 ARMS = decoders("MLE") | decoders("SimCTG")
 
 
-def pretrained(name):
-    return encoders.load_pretrained(pathlib.Path(os.environ.get("CLJAX_DATA", "."), name))
-
-
 @functools.cache
 def corpus(name, split, weights, vocabulary, width, layers):
     """Tokens to learn from, held-out ones, a tokenizer, a model, and its parameters where there are any."""
@@ -78,7 +72,7 @@ def corpus(name, split, weights, vocabulary, width, layers):
         known, held_out, tokenizer = data.docstrings(vocabulary=vocabulary, key=jax.random.key(0))
         return known, held_out, tokenizer, encoders.Decoder(tokenizer.get_vocab_size(), width, layers, heads=4, positions="rotary"), None
     texts = (data.load(f"tfds:{name}", split=part, features=("text",))[0] for part in split)
-    model, params, tokenizer = pretrained(weights)
+    model, params, tokenizer = encoders.load_pretrained(data.pretrained(weights))
     return *(data.token_stream(tokenizer, [f"{text}<|endoftext|>" for text in part]) for part in texts), tokenizer, model, params
 
 
@@ -89,7 +83,7 @@ def models(config, key, model, params, known, fit):
     penalty = partial(losses.simctg, margin=config.margin, axis_name="data") if config.simctg else None
     learnt, _ = train.language_model(key, model, known, params=params, penalty=penalty, **how)
     if config.judge:
-        return (model, learnt), pretrained(config.judge)[:2]
+        return (model, learnt), encoders.load_pretrained(data.pretrained(config.judge))[:2]
     return (model, learnt), (model, train.language_model(jax.random.fold_in(key, 1), model, known, name="judge", **how)[0])
 
 
@@ -212,7 +206,7 @@ def figures(report):
     drawn, full = {"arms": study.scores(report, ["diversity", "coherence"])}, [arm for arm in report["arms"] if arm.startswith("full")]
     arms, source = [arm for arm in ARMS if arm in report["arms"]], Config()
     if full:
-        drawn["texts"] = passages(report, pretrained(FULL.weights)[2], full, FULL.lengths[0])
+        drawn["texts"] = passages(report, encoders.load_pretrained(data.pretrained(FULL.weights))[2], full, FULL.lengths[0])
     if arms:
         tokenizer = corpus(source.data, source.split, source.weights, source.vocabulary, source.width, source.layers)[2]
         drawn |= {f"plane {training}": plane(report, training) for training in ("MLE", "SimCTG")}

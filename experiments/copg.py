@@ -17,8 +17,6 @@ on the comparisons first and scores them.
 """
 
 import functools
-import os
-import pathlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -137,7 +135,7 @@ def share(long, tokens, mask, **others):
 def comparisons(config, key, fit):
     """Texts that people compared, scored by a reward model of which they preferred."""
     k_head, k_fit = jax.random.split(key)
-    root, (first, new) = pathlib.Path(os.environ.get("CLJAX_DATA", ".")) / config.task, config.lengths
+    root, (first, new) = data.root() / config.task, config.lengths
     model, params, tokenizer = encoders.load_pretrained(root / "weights")
     end = "<|endoftext|>"
     prompts, *two = data.pairs(root / "comparisons.jsonl", columns=("prompt", "chosen", "rejected"))

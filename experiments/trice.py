@@ -17,8 +17,6 @@ In full DIR/gsm8k has the released `train.jsonl` and `test.jsonl`, lines {"quest
 """
 
 import functools
-import os
-import pathlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -138,7 +136,7 @@ def by_writing(task, known, test, key, state):
 
 
 def folder(config, key, fit):
-    root, (told, asked, length) = pathlib.Path(os.environ.get("CLJAX_DATA", ".")) / config.task, config.lengths
+    root, (told, asked, length) = data.root() / config.task, config.lengths
     model, frozen, tokenizer = encoders.load_pretrained(root / "weights")
     params = frozen["params"]["tokens"][np.array(tokenizer.encode((root / "prompt.txt").read_text()).ids)]
     task = Task(model, frozen, tokenizer.token_to_id("####"), tokenizer.encode("\n").ids[0], length, config.batch)

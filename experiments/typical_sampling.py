@@ -14,8 +14,6 @@ In full DIR holds `wiki40b/en` of TensorFlow Datasets and two folders of weights
 """
 
 import functools
-import os
-import pathlib
 from functools import partial
 
 import jax
@@ -61,12 +59,8 @@ def corpus(name, split, weights, vocabulary, width, layers):
         known, held_out, tokenizer = data.docstrings(vocabulary=vocabulary, key=jax.random.key(0))
         return known, held_out, encoders.Decoder(tokenizer.get_vocab_size(), width, layers, heads=4, positions="rotary"), None
     texts = (data.load(f"tfds:{name}", split=part, features=("text",))[0] for part in split)
-    model, params, tokenizer = pretrained(weights)
+    model, params, tokenizer = encoders.load_pretrained(data.pretrained(weights))
     return *(data.token_stream(tokenizer, [f"{text}<|endoftext|>" for text in part]) for part in texts), model, params
-
-
-def pretrained(name):
-    return encoders.load_pretrained(pathlib.Path(os.environ.get("CLJAX_DATA", "."), name))
 
 
 def continuation(key, model, params, how, prompts, rows):
@@ -134,7 +128,7 @@ def run(config, key, fit=train.fit):
     texts = jax.random.permutation(k_prompts, samplers.chunk_stream(held_out, sum(config.lengths)))[: config.prompts]
     prompts = texts[:, : config.lengths[0]]
     found = write(config, k_text, model, params, prompts)
-    judge, known_by = pretrained(config.judge)[:2] if config.judge else (model, params)
+    judge, known_by = encoders.load_pretrained(data.pretrained(config.judge))[:2] if config.judge else (model, params)
     results = repetition(found.tokens) | {"perplexity": perplexity(judge, config.at_once, known_by, prompts, found.tokens)}
     if config.method in FILTERS:
         results |= kept(FILTERS[config.method](config.amount), logits_of(model, params, texts[: config.at_once]))

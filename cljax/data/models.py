@@ -59,7 +59,8 @@ def pretrained(name: str, *, folder: str | os.PathLike | None = None) -> pathlib
     if name and name not in MODELS and own.is_dir():
         return own
     if name not in MODELS:
-        raise ValueError(f"name must be one of {', '.join(map(repr, MODELS))}, got {name!r}{check.nearest(name, MODELS)}")
+        known = ", ".join(map(repr, MODELS))
+        raise ValueError(f"name must be one of {known} or a folder in {copies.root(folder)}, got {name!r}{check.nearest(name, MODELS)}")
     folder, model = copies.root(folder), MODELS[name]
     path = folder / "pretrained" / name / model.source.sha256[:12]
     copies.ensure(path, folder, partial(_write, model, folder))

@@ -233,7 +233,9 @@ def test_a_folder_of_ones_own_is_taken_as_it_is(shelf, monkeypatch):
 
 @pytest.mark.errors
 def test_pretrained_says_what_is_wrong(shelf):
-    with pytest.raises(ValueError, match="name must be one of 'all-minilm-l6-v2', got 'all-minilm'; did you mean 'all-minilm-l6-v2'?"):
+    with pytest.raises(
+        ValueError, match="name must be one of 'all-minilm-l6-v2' or a folder in .*, got 'all-minilm'; did you mean 'all-minilm-l6-v2'?"
+    ):
         data.pretrained("all-minilm", folder=shelf)
     with pytest.raises(TypeError, match="folder must be a path or None"):
         data.pretrained("all-minilm-l6-v2", folder=3)

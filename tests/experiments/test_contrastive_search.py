@@ -98,6 +98,8 @@ def test_full_goes_on_from_weights_on_articles(experiment, monkeypatch, tmp_path
     monkeypatch.setattr(data, "load", load)
     monkeypatch.setattr(encoders, "load_pretrained", load_pretrained)
     monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
+    for name in ("gpt2", "gpt2-xl"):
+        (tmp_path / name).mkdir()
     full = experiment.FULL
     found = experiment.run(tiny(full, steps=3, warm_up=1), jax.random.key(0), partial(train.fit, progress=False))
     assert set(found) == WRITTEN and (full.k, full.alpha, full.window, full.batch, full.steps, full.clip) == (5, 0.6, 256, 128, 40_000, 1.0)

@@ -17,7 +17,7 @@ WORDS = ["returns", "the", "number", "of", "items", "in", "a", "sequence", "rais
 SIZES = dict(prompts=40, held_out=4, width=8, vocabulary=12, lengths=(2, 3), source_steps=3, batch=8, steps=4, logged=4)
 
 
-def docstrings(*, vocabulary):
+def docstrings(*, vocabulary, key):
     words = np.random.default_rng(0).choice(WORDS, 300)
     tokenizer = data.train_tokenizer([" ".join(words)], vocabulary, kind="words")
     ids = np.array(tokenizer.encode(" ".join(words), add_special_tokens=False).ids, np.int32)

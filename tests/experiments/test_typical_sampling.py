@@ -118,6 +118,8 @@ def test_full_goes_on_from_weights_on_articles(experiment, monkeypatch, tmp_path
 
     monkeypatch.setattr(encoders, "load_pretrained", load_pretrained)
     monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
+    for name in ("gpt2-large", "gpt2-xl"):
+        (tmp_path / name).mkdir()
     Prepared(config="en", data_dir=tmp_path, file_format="array_record").download_and_prepare()
     full = experiment.FULL
     found = experiment.run(tiny(full), jax.random.key(0), partial(train.fit, progress=False))
