@@ -19,9 +19,6 @@ on ImageNet, this with random ones. A person may stand in for the labels: `run(c
 """
 
 import dataclasses
-import hashlib
-import os
-import pathlib
 from functools import partial
 
 import jax
@@ -29,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cljax import core, data, encoders, losses, memory, samplers, study, train, views
+from cljax import data, encoders, losses, memory, samplers, study, train, views
 
 
 @train.config
@@ -84,10 +81,7 @@ def domains(config):
         images, labels = data.load("mnist_5k")
         blocks = jnp.pad(images[..., 0], ((0, 0), (2, 2), (2, 2))).reshape(-1, 8, 4, 8, 4)
         return (blocks.mean(axis=(2, 4)), labels), data.load("digits"), 10
-    root = pathlib.Path(os.environ.get("CLJAX_DATA", "."))
-    source, target = (data.images(root / name, size=config.pixels, dtype="uint8") for name in config.data)
-    for name, read in zip(config.data, (source, target), strict=True):
-        core.provenance.record(name, rows=len(read.labels), digest=f"sha256:{hashlib.sha256(read.images).hexdigest()}", package="folder")
+    source, target = (data.images(data.root() / name, size=config.pixels, dtype="uint8") for name in config.data)
     if source.names != target.names:
         raise ValueError(f"data must be two folders with the same classes, got {source.names} and {target.names}")
     return source[:2], target[:2], len(source.names)
