@@ -12,17 +12,19 @@ from cljax.data.graphs import Graph, graph, package_graph
 from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
 from cljax.data.loading import builder, load
 from cljax.data.models import MODELS, pretrained
+from cljax.data.moving import MovingGlyphs, moving_glyphs
 from cljax.data.search import SearchTask, documented_search, read_search, tokenise_search
 from cljax.data.sensors import Movements, movements, recordings
 from cljax.data.sources import DebianSource, Source
 from cljax.data.tables import pairs
 from cljax.data.text import Tokens, token_stream, tokenise, train_tokenizer, words
 from cljax.data.vectors import ppmi_vectors
-from cljax.data.videos import Videos, frames_of, read_clips, videos
+from cljax.data.videos import ClipBatches, Videos, frames_of, read_clips, video_sets, videos
 
 __all__ = [
     "CIFAR_FS",
     "Chunks",
+    "ClipBatches",
     "CodeSearch",
     "DATASETS",
     "Dataset",
@@ -33,6 +35,7 @@ __all__ = [
     "LEXICAL_TYPES",
     "MODELS",
     "Movements",
+    "MovingGlyphs",
     "Pictures",
     "SearchTask",
     "Source",
@@ -52,6 +55,7 @@ __all__ = [
     "lexical_type",
     "load",
     "movements",
+    "moving_glyphs",
     "package_graph",
     "pairs",
     "piece_tokenizer",
@@ -69,6 +73,7 @@ __all__ = [
     "tokenise_search",
     "train_tokenizer",
     "typed_pieces",
+    "video_sets",
     "videos",
     "words",
 ]

@@ -1,15 +1,18 @@
-"""A folder of videos, as pictures of their frames, that are read a clip at a time: of sets too large for memory."""
+"""Folders of videos, as pictures of their frames, that are read a clip at a time: of sets too large for memory."""
 
+import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import ArrayLike, Integer
 
-from cljax.core import check
+from cljax.core import check, provenance, shuffled
+from cljax.core.check import KeyLike
 from cljax.data import folders
 
 
@@ -51,6 +54,39 @@ def videos(folder: str | os.PathLike) -> Videos:
     names = sorted({name.name for name, _ in found})
     labels = np.array([names.index(name.name) for name, _ in found], np.int32)
     return Videos(tuple(path for _, path in found), labels, tuple(names))
+
+
+def video_sets(folder: str | os.PathLike, parts: Sequence[str] = ("train", "validate")) -> tuple[Videos, ...]:
+    """Lists the parts of a set of videos, each as `videos` does: `folder/train/dancing/17/0001.jpg`.
+
+    Args:
+      folder: the folder.
+      parts: the folders in it.
+
+    Returns:
+      The `Videos` of each part.
+
+    Raises:
+      TypeError: not a path.
+      ValueError: a part that `videos` refuses, or parts with different classes.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for video in ("train/run/1", "train/jump/1", "train/jump/2", "validate/run/3", "validate/jump/4"):
+    ...         (pathlib.Path(folder) / video).mkdir(parents=True)
+    ...     [found.labels.tolist() for found in video_sets(folder)]
+    [[0, 0, 1], [0, 1]]
+    """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder must be a path, got {type(folder).__name__}")
+    root = pathlib.Path(folder)
+    found = tuple(videos(root / part) for part in parts)
+    for part, listed in zip(parts, found, strict=True):
+        if listed.names != found[0].names:
+            raise ValueError(f"{str(root)!r} must have the same classes in {parts[0]} and {part}, got {found[0].names} and {listed.names}")
+    paths = [path.relative_to(root).as_posix() for listed in found for path in listed.paths]  # they stand for files too many to hash
+    provenance.record(root.name, rows=len(paths), digest=f"sha256:{hashlib.sha256(str(paths).encode()).hexdigest()}", package="folder")
+    return found
 
 
 def frames_of(path: str | os.PathLike) -> tuple[pathlib.Path, ...]:
@@ -97,6 +133,58 @@ def read_clips(
     wanted = [video[place] for video, row in zip(frames, places.reshape(len(places), -1), strict=True) for place in row]
     with ThreadPoolExecutor(threads) as pool:
         return np.stack(list(pool.map(lambda path: _read(path, size), wanted))).reshape(*places.shape, *size, 3)
+
+
+class ClipBatches:
+    """Batches of clips of videos, for ever, as `train.fit` takes them: epochs without replacement, this process's share, and they can be resumed.
+
+    Args:
+      key: a PRNG key; the order of the videos hangs on it, and with the step the frames of their clips.
+      videos: what `videos` found.
+      batch: how many videos a batch is of, those of all processes together.
+      draw: `draw(key, lengths, index) -> {name: places}`: which frames the clips are of, `[B, ..., T]`, in B videos of so many frames.
+      size: of the frames, as for `read_clips`.
+
+    Each batch is `{name: clips, ..., "label": [B], "index": [B]}`, with uint8 clips as `read_clips` gives them and each video's place in `videos`.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind or range, or more videos a batch than there are.
+
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("run/1", "run/2", "jump/3"):
+    ...         (pathlib.Path(folder) / name).mkdir(parents=True)
+    ...         Image.new("RGB", (8, 6)).save(pathlib.Path(folder) / name / "1.png")
+    ...     first = lambda key, lengths, index: {"clip": np.zeros((len(index), 1), int)}
+    ...     batch = next(ClipBatches(jax.random.key(0), videos(folder), 2, first, size=4))
+    >>> {name: part.shape for name, part in batch.items()}
+    {'clip': (2, 1, 4, 4, 3), 'label': (2,), 'index': (2,)}
+    """
+
+    def __init__(self, key: KeyLike, videos: Videos, batch: int, draw: Callable, *, size: int | tuple[int, int]):
+        check.key("key", key)
+        check.integer("batch", batch, at_least=1, at_most=len(videos.paths))
+        if not callable(draw):
+            raise TypeError(f"draw must be a function, got {type(draw).__name__}")
+        self._key, self._videos, self._batch, self._draw, self._size, self._step = key, videos, batch, draw, size, 0
+
+    def get_state(self) -> dict[str, int]:
+        return {"step": self._step}
+
+    def set_state(self, state: dict[str, int]):
+        self._step = state["step"]
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        index = np.asarray(shuffled(self._key, len(self._videos.paths), self._batch, self._step))[jax.process_index() :: jax.process_count()]
+        frames = [frames_of(self._videos.paths[place]) for place in index]
+        drawn = self._draw(jax.random.fold_in(self._key, self._step), np.array([len(video) for video in frames]), index)
+        self._step += 1
+        clips = {name: read_clips(frames, places, size=self._size) for name, places in drawn.items()}
+        return clips | {"label": self._videos.labels[index], "index": index}
 
 
 def _folders(root):

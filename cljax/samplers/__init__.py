@@ -12,6 +12,7 @@ from cljax.samplers.graphs import Edges, influence, knn_graph
 from cljax.samplers.grouped import Buckets, bucket_batches, group_batches
 from cljax.samplers.mining import Mined, distance_weighted_negatives, mine_negatives, semi_hard_negatives
 from cljax.samplers.propensity import draw_negatives, draw_weighted, inverse_propensity
+from cljax.samplers.shares import class_shares
 
 __all__ = [
     "Batches",
@@ -29,6 +30,7 @@ __all__ = [
     "cas_select",
     "chunk_stream",
     "class_batches",
+    "class_shares",
     "class_transferability",
     "contrastive_margin",
     "corpus_mixture",

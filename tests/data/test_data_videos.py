@@ -1,10 +1,13 @@
-"""Folders of videos, whose frames are pictures: what is listed, and which frames are read."""
+"""Folders of videos, whose frames are pictures: what is listed, which frames are read, batches of clips; and videos of glyphs that move."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from cljax import data
+from cljax.core import provenance
 
 
 @pytest.fixture
@@ -35,6 +38,101 @@ def test_the_frames_of_each_clip_are_read(root):
     np.testing.assert_array_equal(clips[..., 0, 0, 1], 10 * places)
     np.testing.assert_array_equal(clips[:, 0, 0, 3, 5, 0], [40, 20, 0])
     assert data.read_clips(frames[:1], places[:1, 0], size=5, threads=1).shape == (1, 2, 5, 5, 3)
+
+
+def test_the_parts_of_a_set_have_the_same_classes(root):
+    for part in ("train", "validate"):
+        for video in ("run/1", "jump/2"):
+            (root / "set" / part / video).mkdir(parents=True)
+    train, validate = data.video_sets(root / "set")
+    assert train.names == validate.names == ("jump", "run") and [path.parent.parent.name for path in validate.paths] == ["validate"] * 2
+    assert provenance.recorded()["set"]["rows"] == 4
+    (root / "set/validate/walk/3").mkdir(parents=True)
+    with pytest.raises(ValueError, match="must have the same classes in train and validate, got .'jump', 'run'. and .'jump', 'run', 'walk'"):
+        data.video_sets(root / "set")
+    assert len(data.video_sets(root / "set", ("validate", "validate"))[1].paths) == 3
+
+
+def first_and_random(key, lengths, index):
+    start = jax.vmap(lambda i, n: jax.random.randint(jax.random.fold_in(key, i), (), 0, n))(index, lengths)
+    return {"first": np.zeros((len(index), 1), int), "other": start[:, None] % lengths[:, None]}
+
+
+def test_batches_of_clips_are_epochs_that_go_on_where_they_stopped(root):
+    videos, key = data.videos(root), jax.random.key(0)
+    batches = data.ClipBatches(key, videos, 2, first_and_random, size=(4, 6))
+    drawn = [next(batches) for _ in range(9)]
+    assert drawn[0]["first"].shape == (2, 1, 4, 6, 3) and drawn[0]["other"].dtype == np.uint8
+    index = np.concatenate([batch["index"] for batch in drawn])
+    assert all(sorted(index[start : start + 3]) == [0, 1, 2] for start in range(0, 18, 3))  # epochs, also within a batch
+    for batch in drawn:
+        np.testing.assert_array_equal(batch["label"], videos.labels[batch["index"]])
+        np.testing.assert_array_equal(batch["first"][:, 0, 0, 0, 0], np.array([40, 20, 0])[batch["index"]])
+    assert len({part.tobytes() for batch in drawn for part in batch["other"]}) > 6  # not always the same clip of a video
+    again = data.ClipBatches(key, videos, 2, first_and_random, size=(4, 6))
+    again.set_state({"step": 4})
+    jax.tree.map(np.testing.assert_array_equal, next(again), drawn[4])
+    assert batches.get_state() == {"step": 9} and again.get_state() == {"step": 5} and iter(again) is again
+
+
+def test_each_process_reads_its_share_of_a_batch(root, monkeypatch):
+    key, batches = jax.random.key(0), []
+    whole = next(data.ClipBatches(key, data.videos(root), 2, first_and_random, size=4))["index"]
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for number in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda number=number: number)
+        batches.append(next(data.ClipBatches(key, data.videos(root), 2, first_and_random, size=4))["index"])
+    assert [len(batch) for batch in batches] == [1, 1] and sorted(np.concatenate(batches)) == sorted(whole)
+
+
+def test_a_glyph_moves_on_its_course_and_turns_once():
+    glyphs = jnp.zeros((300, 8, 8)).at[:, 2, 5].set(1)  # one bright pixel, which is found again
+    made = data.moving_glyphs(jax.random.key(0), glyphs)
+    flat = np.asarray(made.videos).reshape(300, 24, -1)
+    assert flat.shape[2] == 256 and np.all(flat.sum(-1) == 1)
+    place = np.stack(np.divmod(flat.argmax(-1), 16), -1)
+    moves = (np.diff(place, axis=1) + 8) % 16 - 8
+    angle = np.asarray(made.direction) * 2 * np.pi / 8
+    course = 1.5 * np.stack([np.sin(angle), np.cos(angle)], -1)
+    assert np.abs(moves[:, :8].sum(1) - 8 * course).max() <= 1 + 1e-4  # rounded at both ends
+    left = np.abs(np.cumsum(moves, 1) - np.arange(1, 24)[:, None] * course[:, None]).max(-1) > 1 + 1e-4
+    turn = left.argmax(1)  # the first move after which it is elsewhere: some moves after the turn, where the new course is near the old
+    assert left.any(1).all() and turn.min() >= 8 and left[:, -1].all()
+    end = moves[:, 15:].sum(1)  # all of the new course
+    second = np.round(np.arctan2(end[:, 0], end[:, 1]) / (2 * np.pi / 8)) % 8
+    assert np.all(second != made.direction) and len(np.unique(second)) == 8
+    assert np.bincount(made.direction, minlength=8).min() > 20
+
+
+def test_a_share_of_the_frames_is_empty():
+    videos, whole = (np.asarray(data.moving_glyphs(jax.random.key(0), jnp.ones((50, 8, 8)), shown=share).videos) for share in (0.5, 1.0))
+    drawn = videos.reshape(50, 24, -1).any(-1)
+    assert np.all(drawn.sum(1) == 12) and len(np.unique(drawn, axis=0)) == 50
+    np.testing.assert_array_equal(videos, whole * drawn[..., None, None])
+    small = data.moving_glyphs(jax.random.key(0), jnp.ones((3, 4, 2)), length=5, side=6, turns=(2, 3), speed=0).videos
+    assert small.shape == (3, 5, 6, 6) and np.all(np.asarray(small).sum((2, 3)) == 8) and np.ptp(np.asarray(small), axis=1).max() == 0
+
+
+@pytest.mark.errors
+def test_bad_input_of_what_is_made_is_named(root):
+    key, glyphs = jax.random.key(0), jnp.ones((2, 8, 8))
+    for options, error, words in [
+        (dict(side=7), ValueError, "side must be at least 8, got 7"),
+        (dict(length=1), ValueError, "length must be at least 2"),
+        (dict(turns=(5, 5)), ValueError, r"turns\[1\] must be at least 6"),
+        (dict(shown=1.5), ValueError, "shown must be"),
+        (dict(speed="fast"), TypeError, "speed must be"),
+    ]:
+        with pytest.raises(error, match=words):
+            data.moving_glyphs(key, glyphs, **options)
+    with pytest.raises(ValueError, match="glyphs must have shape"):
+        data.moving_glyphs(key, glyphs[0])
+    with pytest.raises(TypeError, match="folder must be a path, got int"):
+        data.video_sets(3)
+    with pytest.raises(ValueError, match="batch must be at least 1 and at most 3, got 4"):
+        data.ClipBatches(key, data.videos(root), 4, first_and_random, size=4)
+    with pytest.raises(TypeError, match="draw must be a function, got int"):
+        data.ClipBatches(key, data.videos(root), 2, 3, size=4)
 
 
 @pytest.mark.errors

@@ -1,4 +1,4 @@
-"""The experiment at a tiny size: what its videos show, the worked loss, devices that agree, arms of each kind, films, a folder of videos."""
+"""The experiment at a tiny size: the worked loss, devices that agree, arms of each kind, fine-tuning, films, folders of videos."""
 
 import dataclasses
 from functools import partial
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cljax import data, encoders
+from cljax import data, encoders, train
 
 KEY = jax.random.key(0)
 f32 = np.float32
@@ -34,33 +34,6 @@ def loaded(monkeypatch):
         return [(jnp.asarray(rng.uniform(size=(count, 8, 8)).astype(f32)), jnp.arange(count, dtype=jnp.int32) % 3) for count in split]
 
     monkeypatch.setattr(data, "load", load)
-
-
-def test_a_digit_moves_on_its_course_and_turns_once(experiment):
-    glyphs = jnp.zeros((300, 8, 8)).at[:, 2, 5].set(1)  # one bright pixel, which is found again
-    made = experiment.moving(KEY, glyphs, shown=1.0)
-    flat = np.asarray(made["videos"]).reshape(300, 24, -1)
-    assert flat.shape[2] == 256 and np.all(flat.sum(-1) == 1)
-    place = np.stack(np.divmod(flat.argmax(-1), 16), -1)
-    moves = (np.diff(place, axis=1) + 8) % 16 - 8
-    angle = np.asarray(made["direction"]) * 2 * np.pi / 8
-    course = 1.5 * np.stack([np.sin(angle), np.cos(angle)], -1)
-    assert np.abs(moves[:, :8].sum(1) - 8 * course).max() <= 1 + 1e-4  # rounded at both ends
-    left = np.abs(np.cumsum(moves, 1) - np.arange(1, 24)[:, None] * course[:, None]).max(-1) > 1 + 1e-4
-    turn = left.argmax(1)  # the first move after which it is elsewhere: some moves after the turn, where the new course is near the old
-    assert left.any(1).all() and turn.min() >= 8 and left[:, -1].all()
-    end = moves[:, 15:].sum(1)  # all of the new course
-    second = np.round(np.arctan2(end[:, 0], end[:, 1]) / (2 * np.pi / 8)) % 8
-    assert np.all(second != made["direction"]) and len(np.unique(second)) == 8
-    assert np.bincount(made["direction"], minlength=8).min() > 20
-
-
-def test_half_of_the_frames_are_empty(experiment):
-    videos = np.asarray(experiment.moving(KEY, jnp.ones((50, 8, 8)), shown=0.5)["videos"]).reshape(50, 24, -1)
-    whole = np.asarray(experiment.moving(KEY, jnp.ones((50, 8, 8)), shown=1.0)["videos"]).reshape(50, 24, -1)
-    drawn = videos.any(-1)
-    assert np.all(drawn.sum(1) == 12) and len(np.unique(drawn, axis=0)) == 50
-    np.testing.assert_array_equal(videos, whole * drawn[..., None])
 
 
 def test_views_shift_and_scale_all_frames_alike_or_each_its_own_way(experiment):
@@ -87,7 +60,7 @@ def losses_of(experiment, config):
     def value(z):
         model = SimpleNamespace(apply=lambda variables, clips, **_: (z, {}))
         batch = {"videos": jnp.zeros((len(z) // 2, 24, 2, 2)), "index": jnp.arange(len(z) // 2)}
-        one = jax.vmap(lambda z: experiment.objective({}, model, config, {}, batch, KEY), axis_name="data")
+        one = jax.vmap(lambda z: experiment.contrast({}, model, config, {}, batch, KEY), axis_name="data")
         found = jax.tree.map(lambda x: x[0], one(z[None]))
         return found[0], found[1][1]
 
@@ -111,10 +84,12 @@ def test_worked_loss_and_its_two_reductions(experiment):
     np.testing.assert_allclose(loss(np.ones_like(z))[0][0], 2 * np.log(5), atol=2e-6)
 
 
-def test_four_devices_take_the_step_of_one(experiment, loaded):
+@pytest.mark.parametrize("objective", ["contrast", "classify"])
+def test_four_devices_take_the_step_of_one(experiment, loaded, objective):
+    objective = experiment.contrast if objective == "contrast" else partial(experiment.classify, "digit")
     config = tiny(experiment.Config(), batch=8)
-    known, _ = experiment.sets(config, KEY)
-    batch = {"videos": known["videos"][:8], "index": jnp.arange(8) + 3}
+    (known, labels), _ = experiment.sets(config, KEY, "digits")
+    batch = {"videos": known[:8], "label": labels["digit"][:8], "index": jnp.arange(8) + 3}
     model = experiment.network(config)
     averages = jax.jit(model.init)(KEY, batch["videos"][:1, :6])
     params = {"params": averages.pop("params")}
@@ -122,7 +97,7 @@ def test_four_devices_take_the_step_of_one(experiment, loaded):
     for devices in (1, 4):
         mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         specs = dict(in_specs=(jax.P(), jax.P("data"), jax.P()), out_specs=(jax.P(), jax.P()), check_vma=False)
-        after.append(jax.jit(jax.shard_map(partial(experiment.step, model, config), mesh=mesh, **specs))(state, batch, KEY))
+        after.append(jax.jit(jax.shard_map(partial(experiment.step, objective, model, config), mesh=mesh, **specs))(state, batch, KEY))
     (one, metrics), (four, others) = after
     np.testing.assert_allclose(metrics["loss"], others["loss"], atol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), one["averages"], four["averages"])
@@ -132,74 +107,87 @@ def test_four_devices_take_the_step_of_one(experiment, loaded):
 TRAINED = {"contrast accuracy", "contrast accuracy over steps", "contrast entropy", "contrast entropy over steps"}
 
 
-@pytest.mark.parametrize("arm", ["half, increasing", "untrained"])
-def test_an_arm_is_probed_for_both_labels(experiment, loaded, arm):
-    found = experiment.run(tiny(experiment.ARMS[arm]), KEY)
-    assert set(found) == {"direction", "digit"} | (set() if arm == "untrained" else TRAINED)
-    assert all(np.isfinite(value).all() for value in found.values()) and 0 <= found["direction"] <= 1
+def test_an_arm_is_probed_for_both_labels_and_fine_tuned_on_shares_of_them(experiment, loaded):
+    found = experiment.run(tiny(experiment.ARMS["half, increasing"], tuned=(0.25,), tune_steps=2), KEY)
+    assert set(found) == TRAINED | {"direction", "digit", "direction tuned on 0.25", "digit tuned on 0.25"}
+    assert all(np.isfinite(value).all() for value in found.values()) and all(0 <= found[name] <= 1 for name in set(found) - TRAINED)
+    assert set(experiment.run(tiny(experiment.ARMS["untrained"]), KEY)) == {"direction", "digit"}
 
 
 def test_the_direction_is_read_from_the_first_clip_and_the_digit_from_all(experiment, loaded, monkeypatch):
     config, asked = tiny(experiment.Config(steps=0), clips=3), {}
     monkeypatch.setattr(experiment, "represent", lambda config, model, variables, clips: clips.mean(axis=(3, 4)))  # [videos, clips, frames]
     monkeypatch.setattr(experiment.metrics, "linear_probe", lambda z, label, fitted, known: asked.setdefault(len(asked), (z, fitted)) and 0.5)
-    known, test = experiment.sets(config, KEY)
-    experiment.score(config, None, None, known, test)
-    level = np.asarray(test["videos"]).mean((2, 3))
+    known, test = experiment.sets(config, KEY, "digits")
+    experiment.frozen(config, None, None, known, test)
+    level = np.asarray(test[0]).mean((2, 3))
     np.testing.assert_allclose(asked[0][0], level[:, :6], rtol=1e-6)
     np.testing.assert_allclose(asked[1][0], (level[:, :6] + level[:, 9:15] + level[:, 18:]) / 3, rtol=1e-5)
     assert asked[0][1].shape == asked[1][1].shape == (12, 6)
 
 
 def test_films_are_cut_and_every_other_video_is_held_out(experiment, loaded):
-    known, test = experiment.films()
-    assert known["videos"].shape == (3, 16, 32, 32, 3) and test["videos"].shape == (3, 16, 32, 32, 3)  # 2 + 3 + 1 whole videos
-    start = np.concatenate([known["videos"], test["videos"]])[[0, 3, 1, 4, 2, 5], 0, 0, 0, 0] * 120
+    known, test = (videos for videos, labels in experiment.films() if not labels)
+    assert known.shape == (3, 16, 32, 32, 3) and test.shape == (3, 16, 32, 32, 3)  # 2 + 3 + 1 whole videos
+    start = np.concatenate([known, test])[[0, 3, 1, 4, 2, 5], 0, 0, 0, 0] * 120
     np.testing.assert_allclose(start, [0, 16, 35, 51, 67, 101], atol=1e-3)  # the third film, the compressed one, is left out
     found = experiment.run(tiny(experiment.Config(data="films", steps=0)), KEY)
     assert set(found) == {"found"} and 0 <= found["found"] <= 1
 
 
+def test_fine_tuning_begins_with_the_encoder_and_learns_its_labels(experiment, monkeypatch):
+    """Videos of which each is all of one grey: what grey it is, is learned from three of a class, and the frozen encoder goes in."""
+    config, taken = tiny(experiment.Config(), augmentation="none", tune_steps=60, tune_rate=0.03, batch=6), []
+    level = jnp.arange(12) % 2
+    known = jnp.broadcast_to(level[:, None, None, None], (12, 8, 4, 4)) + jnp.zeros(()), {"digit": level}
+    model = experiment.network(config)
+    variables = jax.jit(model.init)(KEY, known[0][:1, :6])
+    learn = experiment.learn
+
+    def watched(fit, key, objective, model, config, variables, batches, name):
+        taken.append((variables, batches.arrays["label"], name))
+        return learn(fit, key, objective, model, config, variables, batches, name)
+
+    monkeypatch.setattr(experiment, "learn", watched)
+    accuracy = experiment.fine_tuned(config, KEY, train.fit, model, variables, known, known, "digit", 0.5, "digit tuned on 0.5")
+    ((begun, labels, name),) = taken
+    assert accuracy == 1.0 and sorted(labels.tolist()) == [0, 0, 0, 1, 1, 1] and name == "digit tuned on 0.5"
+    jax.tree.map(np.testing.assert_array_equal, begun["params"]["modules_0"], variables["params"]["modules_0"])
+    assert begun["params"]["modules_1"] != variables["params"]["modules_1"]
+
+
+def test_the_direction_is_learned_from_the_first_frames(experiment):
+    config, index = experiment.Config(stride=2), jnp.arange(40)
+    assert np.all(experiment.one(config, "direction", KEY, 24, index)["clip"] == np.arange(0, 12, 2))
+    places = np.asarray(experiment.one(config, "digit", KEY, 24, index)["clip"])
+    assert np.all(np.diff(places) == 2) and set(places[:, 0]) == set(range(14))
+
+
 @pytest.fixture
 def folder(monkeypatch, tmp_path):
+    """Two sets of videos, as pictures of their frames."""
     rng = np.random.default_rng(0)
-    for part in ("train", "validate"):
+    for where in ("kinetics-400/train", "kinetics-400/validate", "ucf101/train", "ucf101/validate"):
         for name in ("jump/a", "jump/b", "run/a", "run/b"):
-            (tmp_path / "kinetics-400" / part / name).mkdir(parents=True)
+            (tmp_path / where / name).mkdir(parents=True)
             for t in range(7):
-                picture = Image.fromarray(rng.integers(0, 256, (10, 14, 3), np.uint8))
-                picture.save(tmp_path / "kinetics-400" / part / name / f"{t:04}.png")
+                Image.fromarray(rng.integers(0, 256, (10, 14, 3), np.uint8)).save(tmp_path / where / name / f"{t:04}.png")
     monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
     return tmp_path / "kinetics-400"
 
 
-def full(experiment, **changes):
-    small = dict(pixels=(8, 10), size=6, frames=3, clip=4, hidden=4, features=3, channels=(2,), layers=2, warm_up=1)
-    return tiny(experiment.FULL, **small | changes)
-
-
-def test_full_trains_on_a_folder_of_videos(experiment, folder, monkeypatch):
+def test_full_trains_on_a_folder_of_videos_and_is_evaluated_on_another(experiment, folder, monkeypatch):
     whole = encoders.ResNet3D
     monkeypatch.setattr(encoders, "resnet3d50", lambda **options: whole((1,), temporal_kernels=(3,), small_stem=True, **options))
-    found = experiment.run(full(experiment), KEY)
-    assert set(found) == {"accuracy"} | TRAINED and 0 <= found["accuracy"] <= 1
+    small = dict(pixels=(8, 10), size=6, frames=3, clip=4, hidden=4, features=3, channels=(2,), layers=2, warm_up=1, tune_steps=1)
+    config = tiny(experiment.FULL, **small, targets=("ucf101",))
+    found = experiment.run(dataclasses.replace(config, tuned=(0.1,)), KEY)
+    assert experiment.FULL.tuned == (0.01, 0.1)
+    measured = {"accuracy", "accuracy tuned on 0.1", "ucf101 accuracy", "ucf101 accuracy tuned on 1"}
+    assert set(found) == measured | TRAINED and all(0 <= found[name] <= 1 for name in measured)
     (folder / "validate/run").rename(folder / "validate/walk")
     with pytest.raises(ValueError, match="must have the same classes in train and validate"):
-        experiment.run(full(experiment), KEY)
-
-
-def test_batches_of_a_folder_are_epochs_that_go_on_where_they_stopped(experiment, folder):
-    config = full(experiment, batch=2)
-    videos = data.videos(folder / "train")
-    batches = experiment.Pairs(config, KEY, videos)
-    drawn = [next(batches) for _ in range(8)]
-    assert drawn[0]["first"].shape == (2, 3, 8, 10, 3) and drawn[0]["first"].dtype == np.uint8
-    assert sorted(np.concatenate([batch["index"] for batch in drawn[:2]])) == [0, 1, 2, 3]
-    again = experiment.Pairs(config, KEY, videos)
-    again.set_state({"step": 2})
-    assert batches.get_state() == {"step": 8}
-    jax.tree.map(np.testing.assert_array_equal, next(again), drawn[2])
-    assert len({part.tobytes() for batch in drawn for part in batch["first"]}) > 6  # not always the same clip of a video
+        experiment.run(config, KEY)
 
 
 def test_weights_decay_in_kernels_alone_and_the_rate_rises_and_falls(experiment):
