@@ -116,31 +116,12 @@ def concepts(split, draw):
     return {"text": take(text, slice(split[0])), "known": take(text, slice(split[0])), "size": 1 + many * SYNONYMS + FILLERS, "test": test}
 
 
-def sentences(config, draw):
+def sentences(config, key):
     """Real sentences, and held-out pairs of texts: those of a pair are to find each other, or have a score of how similar people find them."""
-    if config.data not in data.DATASETS:
-        source = data.builder(f"tfds:{config.data}").as_data_source("train")
-        return data.sample_sentences(source, config.split[0], key=jax.random.key(int(draw.integers(2**31)))), *scored_pairs(config.evaluation)
-    if config.data == "verses":
-        web, kjv, book = data.load("verses", features=("web", "kjv", "book"))
-        rows = np.cumsum(book == "Matt") == 0  # the Old Testament
-        found = zip(web[rows], web[rows], kjv[rows], strict=True)
-    else:
-        halves = ((text, words[: len(words) // 2], words[len(words) // 2 :]) for text in data.load(config.data)[0] if (words := data.words(text)))
-        found = ((text, " ".join(first), " ".join(second)) for text, first, second in halves)
-    found = [row for row in found if len(data.words(row[0])) >= 6 and max(len(data.words(text)) for text in row) <= config.length]
-    found = [found[row] for row in draw.permutation(len(found))[: config.known + config.split[1]]]
-    return [text for text, *_ in found[: config.known]], *map(list, list(zip(*found[config.known :], strict=True))[1:]), None
-
-
-def scored_pairs(name):
-    """First texts, second texts and scores out of a table in DIR or the development set of a set of TensorFlow Datasets."""
-    columns = ("sentence1", "sentence2", "label")
-    if name.endswith((".csv", ".tsv", ".jsonl")):
-        first, second, scores = data.pairs(data.root() / name, columns=columns)
-    else:
-        first, second, scores = data.load(f"tfds:{name}", split="validation", features=columns)
-    return first, second, np.asarray(scores, np.float32)
+    if config.data in data.DATASETS:
+        return *data.sentence_pairs(config.data, known=config.known, held_out=config.split[1], key=key, most=config.length), None
+    source = data.builder(f"tfds:{config.data}").as_data_source("train")
+    return data.sample_sentences(source, config.split[0], key=key), *data.scored_pairs(config.evaluation)
 
 
 def spelt(tokenizer, texts, length, frame):
@@ -155,7 +136,7 @@ def corpus(config, seed):
     if config.data == "concepts":
         found = concepts(config.split, draw)
     else:
-        texts, first, second, gold = sentences(config, draw)
+        texts, first, second, gold = sentences(config, jax.random.key(draw.integers(2**31)))
         if config.weights:
             model, params, tokenizer = encoders.load_pretrained(data.pretrained(config.weights))
         else:
@@ -165,7 +146,7 @@ def corpus(config, seed):
         found = {"text": take(known, slice(config.split[0])), "known": known, "size": tokenizer.get_vocab_size()}
         found["test"] = {"first": read(first), "second": read(second)} | ({} if gold is None else {"gold": gold})
         if config.selection:
-            first, second, gold = scored_pairs(config.selection)
+            first, second, gold = data.scored_pairs(config.selection)
             found["selection"] = {"first": read(first), "second": read(second), "gold": gold}
     if model is None:
         vectors = data.ppmi_vectors(found["known"]["ids"], found["known"]["set"], found["size"], config.features)

@@ -1,7 +1,7 @@
 """Data sets by name: small real ones out of pinned packages, full-size ones through TensorFlow Datasets, all without TensorFlow; and a user's own."""
 
 from cljax.data.catalogue import DATASETS
-from cljax.data.chunks import Chunks, sample_sentences
+from cljax.data.chunks import Chunks
 from cljax.data.code import Docstrings, DocumentedCode, docstrings, documented_code
 from cljax.data.code_search import CodeSearch, TypedTokens, code_search_net, described_functions, piece_tokenizer, tokenise_pieces, typed_pieces
 from cljax.data.copies import root
@@ -15,6 +15,7 @@ from cljax.data.models import MODELS, pretrained
 from cljax.data.moving import MovingGlyphs, moving_glyphs
 from cljax.data.search import SearchTask, documented_search, read_search, tokenise_search
 from cljax.data.sensors import Movements, movements, recordings
+from cljax.data.sentences import sample_sentences, scored_pairs, sentence_pairs
 from cljax.data.sources import DebianSource, Source
 from cljax.data.tables import pairs
 from cljax.data.text import Tokens, token_stream, tokenise, train_tokenizer, words
@@ -67,6 +68,8 @@ __all__ = [
     "recordings",
     "root",
     "sample_sentences",
+    "scored_pairs",
+    "sentence_pairs",
     "token_stream",
     "tokenise",
     "tokenise_pieces",

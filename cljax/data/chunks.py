@@ -1,7 +1,6 @@
-"""Text out of corpora that are too large for memory: batches of chunks, and sentences."""
+"""Batches of running text out of corpora that are too large for memory."""
 
 import operator
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from cljax.core import check
 from cljax.core.check import KeyLike
-from cljax.data.text import token_stream, words
+from cljax.data.text import token_stream
 
 
 class Chunks:
@@ -89,35 +88,6 @@ class Chunks:
         if count < 1:
             raise ValueError(f"sources[{corpus}] must have {2 * self._length - 1} tokens in {len(chosen)} articles, got {len(stream)}")
         return stream[offset : offset + count * self._length].reshape(count, self._length)[draw.permutation(count)]
-
-
-def sample_sentences(source: Any, count: int, *, key: KeyLike, least: int = 6, most: int = 40) -> list[str]:
-    """Sentences of articles that are drawn without replacement, until there are enough.
-
-    A sentence ends with a full stop, an exclamation or a question mark, and space after it; abbreviations end some too.
-
-    Args:
-      source: a data source, as of `Chunks`.
-      count: how many, or fewer where the corpus has no more.
-      key: a PRNG key.
-      least, most: how many `words` a sentence has.
-
-    Returns:
-      A list of strings, in the order of the draw.
-
-    Raises:
-      TypeError, ValueError: an argument of another kind or range.
-    """
-    check.key("key", key)
-    for name, value in (("count", count), ("least", least), ("most", most)):
-        check.integer(name, value, at_least=1)
-    found = []
-    for row in np.random.default_rng(seed_of(key)).permutation(len(source)).tolist():
-        parts = re.split(r"(?<=[.!?])\s+", source[row]["text"].decode())
-        found += [part for part in parts if least <= len(words(part)) <= most]
-        if len(found) >= count:
-            break
-    return found[:count]
 
 
 def seed_of(key):

@@ -109,15 +109,6 @@ def test_shares_say_how_often_a_corpus_is_drawn_from(chunks):
     assert sum(taken) == 400 and abs(taken[0] - 300) < 40
 
 
-def test_sentences_come_from_random_articles_until_there_are_enough():
-    rows = [{"text": f"One {row} is a sentence of seven words. Short! Is this one long enough, {row}, what?".encode()} for row in range(20)]
-    found = data.sample_sentences(rows, 11, key=jax.random.key(0), most=8)
-    assert len(found) == len(set(found)) == 11 and not any(text.startswith("Short") for text in found)
-    assert found[0].endswith("words.") and found[1].endswith("what?") and found[0] != data.sample_sentences(rows, 1, key=jax.random.key(1))[0]
-    assert len(data.sample_sentences(rows, 100, key=jax.random.key(0))) == 40  # all that there are
-    assert data.sample_sentences(rows, 100, key=jax.random.key(0), least=9) == []
-
-
 @pytest.mark.errors
 def test_bad_input_is_named(chunks, library, folder):
     for call, error, message in (
@@ -126,7 +117,6 @@ def test_bad_input_is_named(chunks, library, folder):
         (lambda: chunks(shares=[0, 0]), ValueError, "shares must be a number of at least 0 for each of the 2 sources"),
         (lambda: data.Chunks([[]], None, length=2, batch=1, key=jax.random.key(0)), ValueError, "sources must be corpora with an article each"),
         (lambda: next(chunks(length=400)), ValueError, r"sources\[\d\] must have 799 tokens in \d articles, got \d+"),
-        (lambda: data.sample_sentences([], 0, key=jax.random.key(0)), ValueError, "count must be at least 1, got 0"),
         (lambda: data.documented_search((8, 5), key=jax.random.key(0)), ValueError, "at most the 12 pairs that there are, got 8 \\+ 5 = 13"),
         (lambda: data.documented_search((8.0,), key=jax.random.key(0)), TypeError, "split must be an integer"),
         (lambda: data.read_search(folder, ("wrong",)), ValueError, "must have numbers from 0 to 2 as its passages"),

@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from cljax import core, data, encoders
+from cljax.data import sentences as module
 
 METRICS = {"Spearman", "length bias", "uniformity", "surface of positives"}
 CURVES = {"Spearman over steps", "length bias over steps", "uniformity over steps"}
@@ -177,7 +178,7 @@ def test_verses_look_for_their_other_wording_with_a_pretrained_scorer(experiment
         ("not this one of the other book", "nor this one of it", "Matt")
     ] * 3
     columns = dict(zip(("web", "kjv", "book"), (np.array(column, object) for column in zip(*rows, strict=True)), strict=True))
-    monkeypatch.setattr(data, "load", lambda name, features: tuple(columns[feature] for feature in features))
+    monkeypatch.setattr(module, "load", lambda name, features, folder: tuple(columns[feature] for feature in features))
     monkeypatch.setenv("CLJAX_DATA", str(model.parent))
     config = tiny(experiment.Config(), data="verses", scorer="scorer", known=90, split=(60, 20), vocabulary=140, length=12, steps=0)
     found = experiment.corpus(config, (0, 2))
@@ -186,16 +187,6 @@ def test_verses_look_for_their_other_wording_with_a_pretrained_scorer(experiment
     np.testing.assert_allclose(np.linalg.norm(found["params"]["words"][2:], axis=1).round(5), 1, atol=1e-4)
     results = experiment.run(config, jax.random.key(0))
     assert results["R@1"] == 1 and set(results) == {"R@1", "length bias", "uniformity", "surface of positives"}
-
-
-def test_glosses_are_cut_in_halves(experiment, monkeypatch):
-    draw = np.random.default_rng(0)
-    texts = np.array([sentence(draw, count) for count in draw.integers(6, 12, 40)], object)
-    monkeypatch.setattr(data, "load", lambda name: (texts, texts))
-    config = tiny(experiment.Config(), data="glosses", known=30, split=(20, 5))
-    sentences, first, second, gold = experiment.sentences(config, np.random.default_rng(0))
-    assert len(sentences) == 30 and len(first) == len(second) == 5 and gold is None
-    assert {f"{a} {b}" for a, b in zip(first, second, strict=True)} < set(texts) - set(sentences)
 
 
 @pytest.mark.errors
