@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cljax import core, data, encoders, losses, metrics, pairwise, samplers, study, train
+from cljax import data, encoders, losses, metrics, pairwise, retrieval, samplers, study, train
 
 
 @train.config
@@ -64,8 +64,7 @@ class Config:
 ARMS = {"warm-up": Config(cycles=0), "in batch": Config(loss="in_batch"), "ANCE-like": Config(loss="contrastive"), "AR2": Config()}
 ARMS |= {"code form": Config(form="code"), "distillation alone": Config(share=0.0), "adversarial alone": Config(share=1.0)}
 
-CENTRES, DEVIATIONS = (1.0, 0.7, 0.4, 0.1), (0.02, 0.1, 0.1, 0.1)  # of the kernels
-READ = 20, 48  # the tokens of query and passage that the kernels see
+READ, FEATURES = (20, 48), 8  # the tokens of query and passage that the kernels see, and what they give
 
 
 @functools.lru_cache(maxsize=8)  # the arms of a seed share it
@@ -106,7 +105,7 @@ def init(config, models, key):
 def init_ranker(config, models, key, retriever):
     """Of bags a copy of the retriever with weights of the kernels that are 0 at first: it begins as the retriever. Else an encoder of its own."""
     if config.layers is None:
-        return {"encoder": jax.tree.map(jnp.array, retriever["query"]), "linear": jnp.zeros(2 * len(CENTRES))}
+        return {"encoder": jax.tree.map(jnp.array, retriever["query"]), "linear": jnp.zeros(FEATURES)}
     encoder = jax.jit(models[1].init)(key, jnp.zeros((1, 4), jnp.int32))
     return {"encoder": encoder, "linear": 0.02 * jax.random.normal(jax.random.fold_in(key, 1), (models[1].features,))}
 
@@ -135,19 +134,11 @@ def ranker_scores(models, scale, params, query, documents):
 
 
 def kernels(model, params, query, documents):
-    """Soft counts of a document's tokens by their similarity to a token of the query, and the nearest one, as a gated mean over the query.
-
-    `[B, M, 8]`: of each of the Gaussian kernels about `CENTRES` log(1 + sum) and the maximum over the document.
-    """
+    """`[B, M, 8]`: how many of a document's first tokens are how similar to those of the query, which its gates weigh."""
     query, documents = ([side[..., :size] for side in text] for text, size in zip((query, documents), READ, strict=True))
     words, gates = model.apply(params, *query, method="tokens")
     others, _ = model.apply(params, *(side.reshape(-1, side.shape[-1]) for side in documents), method="tokens")
-    cosines = jnp.einsum("bqd,bmtd->bmqt", core.safe_normalize(words), core.safe_normalize(others).reshape(*documents[0].shape, -1))
-    features = []
-    for centre, deviation in zip(CENTRES, DEVIATIONS, strict=True):  # one after the other: with an axis of kernels a step takes twice as long
-        near = jnp.exp(-0.5 * jnp.square((cosines - centre) / deviation)) * documents[1][:, :, None]
-        features += [jnp.log1p(jnp.sum(near, axis=-1)), jnp.max(near, axis=-1)]
-    return jnp.einsum("bq,bmqf->bmf", gates / jnp.sum(gates, axis=1, keepdims=True), jnp.stack(features, axis=-1))
+    return retrieval.kernel_pooling(words, others.reshape(*documents[0].shape, -1), gates, documents[1])
 
 
 def drawn(config, passages, table, batch, key):
@@ -197,9 +188,7 @@ def ranker_objective(params, models, config, passages, table, batch, key):
 def optimiser(config, who):
     """Each model has its own, which counts its own steps alone."""
     rate, steps = getattr(config, f"{who}_rate"), config.cycles * getattr(config, f"{who}_steps")
-    if config.fade:
-        rise = max(1, steps // 10)
-        rate = optax.join_schedules([optax.linear_schedule(0.0, rate, rise), optax.linear_schedule(rate, 0.0, steps - rise)], [rise])
+    rate = train.rise_and_fall(rate, warm_up=max(1, steps // 10), steps=steps) if config.fade else rate
     adam = optax.adamw(rate, weight_decay=0.01)
     return adam if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), adam)
 

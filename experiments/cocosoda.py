@@ -119,7 +119,9 @@ def encoder_of(config, texts):
 
 
 def optimiser(config):
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(optax.linear_schedule(config.learning_rate, 0.0, config.steps), weight_decay=0.01))
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(train.rise_and_fall(config.learning_rate, warm_up=0, steps=config.steps), weight_decay=0.01)
+    )
 
 
 def with_momentum(config):

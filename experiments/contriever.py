@@ -185,9 +185,7 @@ def encode(model, params, text, index, key):
 
 
 def optimiser(rate, warm_up=0, steps=0):
-    if warm_up:
-        rise, fall = optax.linear_schedule(0.0, rate, warm_up), optax.linear_schedule(rate, 0.0, steps - warm_up)
-        rate = optax.join_schedules([rise, fall], [warm_up])
+    rate = train.rise_and_fall(rate, warm_up=warm_up, steps=steps) if warm_up else rate
     return optax.adamw(rate, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01)
 
 

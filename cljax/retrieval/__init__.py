@@ -1,6 +1,7 @@
-"""Searching a collection, by embeddings or by words."""
+"""Searching a collection, by embeddings or by words, and ranking what was found."""
 
+from cljax.retrieval.kernels import kernel_pooling
 from cljax.retrieval.lexical import bm25, tf_idf
 from cljax.retrieval.search import search
 
-__all__ = ["bm25", "search", "tf_idf"]
+__all__ = ["bm25", "kernel_pooling", "search", "tf_idf"]

@@ -8,5 +8,18 @@ from cljax.train.draws import draws
 from cljax.train.fit import fit
 from cljax.train.language import language_model
 from cljax.train.processes import join
+from cljax.train.schedules import rise_and_fall
 
-__all__ = ["Best", "best_slot", "cached_value_and_grad", "config", "descend", "draws", "fit", "join", "keep_best", "language_model"]
+__all__ = [
+    "Best",
+    "best_slot",
+    "cached_value_and_grad",
+    "config",
+    "descend",
+    "draws",
+    "fit",
+    "join",
+    "keep_best",
+    "language_model",
+    "rise_and_fall",
+]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cljax import data, encoders
+from cljax import data
 from cljax.data import search
 
 METRICS = {"R@1", "R@10", "MRR", "entropy"}
@@ -130,16 +130,20 @@ def test_the_ranker_begins_as_the_retriever(experiment, small):
     np.testing.assert_allclose(scores, experiment.retriever_scores(models, 20.0, state["retriever"], query, documents), rtol=1e-6)
 
 
-def test_kernels_count_equal_and_similar_tokens(experiment):
-    model = encoders.BagOfTokens(9, 2, normalise=True)
-    vectors = jnp.zeros((9, 2)).at[5:].set(jnp.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]]))
-    params = {"params": {"vectors": vectors, "gates": jnp.zeros(9)}}
-    document = jnp.array([[[5, 5, 6, 0]]]), jnp.array([[[True, True, True, False]]])
-    found = experiment.kernels(model, params, (jnp.array([[5, 8]]), jnp.ones((1, 2), bool)), document)[0, 0]
-    cosines, kept = np.array([[1.0, 1.0, 0.6], [-1.0, -1.0, -0.6]]), (np.array([1.0, 0.7, 0.4, 0.1]), np.array([0.02, 0.1, 0.1, 0.1]))
-    near = np.exp(-((cosines[..., None] - kept[0]) ** 2) / (2 * kept[1] ** 2))
-    expected = np.stack([np.log1p(near.sum(axis=1)), near.max(axis=1)], axis=-1).reshape(2, 8).mean(axis=0)  # the gates are equal
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+def test_kernels_see_the_first_tokens_and_the_gates_of_the_query(experiment, small, monkeypatch):
+    config, models, state, passages, batch = small
+    query, documents = (batch["query ids"], batch["query mask"]), [side[None, :5].repeat(8, axis=0) for side in passages]
+    params = jax.tree.map(lambda leaf: leaf, state["ranker"]["encoder"])
+    found = experiment.kernels(models[1], params, query, documents)
+    assert found.shape == (8, 5, experiment.FEATURES) and np.ptp(found[..., 0]) > 0
+    monkeypatch.setattr(experiment, "READ", (2, 3))
+    cut = experiment.kernels(models[1], params, [side[:, :2] for side in query], [side[..., :3] for side in documents])
+    np.testing.assert_allclose(experiment.kernels(models[1], params, query, documents), cut, rtol=1e-6)
+    closed = {"params": params["params"] | {"gates": jnp.full(95, -100.0).at[batch["query ids"][0, 0]].set(0.0)}}
+    monkeypatch.setattr(experiment, "READ", (1, 48))  # the one token whose gate is open
+    one = experiment.kernels(models[1], params, query, documents)[0]
+    monkeypatch.setattr(experiment, "READ", (20, 48))
+    np.testing.assert_allclose(experiment.kernels(models[1], closed, query, documents)[0], one, rtol=1e-4, atol=1e-5)
 
 
 def test_candidates_are_neither_the_answer_nor_of_the_same_question(experiment):
