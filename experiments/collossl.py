@@ -154,49 +154,23 @@ def step(model, config, distances, state, batch, key):
 # With labels.
 
 
-def cross_entropy(params, model, batch, key):
-    """One value a window; without a key nothing is dropped."""
-    logits = model.apply(params, batch["windows"]) if key is None else embed(model, params, key, batch["windows"][:, None], batch["index"])[:, 0]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch["labels"])
-
-
-def held(params, count):
-    """The parameters, of which the first convolutions get no gradient."""
-    names = [f"Conv_{i}" for i in range(count)]
-    keep = {name: lax.stop_gradient(leaf) if name in names else leaf for name, leaf in params["params"]["modules_0"].items()}
-    return {"params": params["params"] | {"modules_0": keep}}
-
-
-def labelled_objective(params, model, config, batch, key):
-    params = held(params, 0 if config.method == "supervised" else config.fine_tune)
-    return losses.mean(cross_entropy(params, model, batch, key), axis_name="data")
-
-
-def labelled_step(model, config, state, batch, key):
-    value, grads = jax.value_and_grad(labelled_objective)(state["params"], model, config, batch, key)
-    params, opt = train.descend(optax.adam(config.learning_rate), grads, state["params"], state["opt"], axis_name="data")
-    return state | {"params": params, "opt": opt}, {"loss": value}
-
-
-def validate(model, batch, key, state):
-    return state, {"validation loss": jnp.mean(cross_entropy(state["params"], model, batch, None))}
+def logits(model, held, params, windows, index, key):
+    """Of windows of the anchor; the first `held` convolutions get no gradient."""
+    names = [f"Conv_{i}" for i in range(held)]
+    trunk = {name: lax.stop_gradient(leaf) if name in names else leaf for name, leaf in params["params"]["modules_0"].items()}
+    params = {"params": params["params"] | {"modules_0": trunk}}
+    return model.apply(params, windows) if key is None else embed(model, params, key, windows[:, None], index)[:, 0]
 
 
 def trained_classifier(config, key, model, params, known, fit, name):
-    """The encoder and a classifier, trained with labels; with a fifth of them held out for choosing the epoch where there are enough."""
+    """The encoder and a classifier, trained with labels; fine-tuned with a fifth of them held out for choosing the epoch."""
     k_init, k_fit = jax.random.split(key)
-    whole = encoders.Chain([model, encoders.MLP(config.head, int(known["classes"]))])
+    whole, held = encoders.Chain([model, encoders.MLP(config.head, int(known["classes"]))]), 0 if config.method == "supervised" else config.fine_tune
     first = whole.init(k_init, known["windows"][:1])
     first["params"]["modules_0"] = params["params"]
-    arrays = {"windows": known["windows"], "labels": known["labels"]}
-    state = {"params": first, "opt": optax.adam(config.learning_rate).init(first), "best": train.best_slot(first)}
-    size, after = len(arrays["labels"]), ()
-    if config.fine_tune is not None:
-        arrays, held_out = ({name: array[part] for name, array in arrays.items()} for part in (slice(size // 5, None), slice(size // 5)))
-        after = ((max(1, size // config.label_batch), train.keep_best(partial(validate, whole, held_out), "validation loss", mode="min")),)
-    batches = train.draws(arrays, min(config.label_batch, len(arrays["labels"])))
-    state, _ = fit(k_fit, state, partial(labelled_step, whole, config), batches, steps=config.label_steps, after=after, name=name)
-    return whole, state["best"].params if after else state["params"]
+    how = dict(steps=config.label_steps, batch=config.label_batch, learning_rate=config.learning_rate, fit=fit, name=name)
+    how["held_out"] = 0.0 if config.fine_tune is None else 0.2
+    return whole, train.classifier(k_fit, partial(logits, whole, held), first, known["windows"], known["labels"], **how)[0]
 
 
 @partial(jax.jit, static_argnums=0)

@@ -2,6 +2,7 @@
 
 from cljax.train.best import Best, best_slot, keep_best
 from cljax.train.cached import cached_value_and_grad
+from cljax.train.classifier import classifier
 from cljax.train.config import config
 from cljax.train.descend import descend
 from cljax.train.draws import draws
@@ -14,6 +15,7 @@ __all__ = [
     "Best",
     "best_slot",
     "cached_value_and_grad",
+    "classifier",
     "config",
     "descend",
     "draws",
