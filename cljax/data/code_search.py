@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cljax.core import check, provenance
+from cljax.core import check
 from cljax.core.check import KeyLike
+from cljax.data import copies
 from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
 from cljax.data.loading import load
 from cljax.data.text import words
@@ -130,7 +131,7 @@ def code_search_net(folder: str | os.PathLike, language: str) -> CodeSearch:
         content = (folder / f"{part}.jsonl").read_bytes()
         digest.update(content)
         parts[part] = [json.loads(line) for line in content.splitlines() if line.strip()]
-    provenance.record(folder.name, rows=len(parts["train"]), digest=f"sha256:{digest.hexdigest()}", package="folder")
+    copies.note(folder, len(parts["train"]), digest.hexdigest())
     place = {row["url"]: number for number, row in enumerate(parts["codebase"])}
     asked = [row for row in parts["test"] if row["url"] in place]
     if not asked:

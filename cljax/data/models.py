@@ -1,6 +1,7 @@
 """Pretrained models out of pinned packages."""
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 from functools import partial
@@ -57,6 +58,8 @@ def pretrained(name: str, *, folder: str | os.PathLike | None = None) -> pathlib
         raise TypeError(f"name must be a string, got {type(name).__name__}")
     own = copies.root(folder) / name
     if name and name not in MODELS and own.is_dir():
+        digest = hashlib.sha256(str(sorted(provenance.digests(own).items())).encode()).hexdigest()
+        provenance.record(name, digest=f"sha256:{digest}", package="folder")
         return own
     if name not in MODELS:
         known = ", ".join(map(repr, MODELS))

@@ -1,11 +1,14 @@
 """Tables of texts: one file, rows of pairs."""
 
+import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+
+from cljax.data import copies
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _LINES = (".jsonl", ".ndjson")
@@ -16,7 +19,7 @@ def pairs(path: str | os.PathLike, *, columns: Sequence[str] = ("query", "docume
     """Reads columns of a table, by their names: pairs of a query and its document, or as many columns as there are names.
 
     A CSV or TSV file has the names in its first line; every cell is a text as it is written, and one that is missing an empty text. A file of JSON
-    lines has one object a line; its values are texts or numbers.
+    lines has one object a line; its values are texts or numbers. The file's digest goes into the report of a study.
 
     Args:
       path: a file that ends in `.csv`, `.tsv`, `.jsonl` or `.ndjson`, in UTF-8.
@@ -48,6 +51,8 @@ def pairs(path: str | os.PathLike, *, columns: Sequence[str] = ("query", "docume
         raise ValueError(f"{str(path)!r} is not in UTF-8: {error}") from None
     if not len(found[0]):
         raise ValueError(f"path must have one row at least, got {str(path)!r} with none")
+    with open(path, "rb") as file:
+        copies.note(path, len(found[0]), hashlib.file_digest(file, "sha256").hexdigest())
     return found
 
 

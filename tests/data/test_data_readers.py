@@ -107,6 +107,8 @@ def test_a_csv_file_gives_texts_as_they_are_written(tmp_path):
     assert type(queries) is np.ndarray and queries.dtype == object
     (ids,) = data.pairs(str(path), columns=["id"])
     assert ids.tolist() == ["007", "8"]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert provenance.recorded()["pairs.csv"] == {"rows": 2, "digest": f"sha256:{digest}", "package": "folder"}
 
 
 def test_a_tsv_file_is_separated_by_tabs(tmp_path):

@@ -229,6 +229,10 @@ def test_a_folder_of_ones_own_is_taken_as_it_is(shelf, monkeypatch):
     assert data.pretrained("mine", folder=shelf) == shelf / "mine" and not (shelf / "mine" / "manifest.json").exists()
     monkeypatch.setenv("CLJAX_DATA", str(shelf))
     assert data.pretrained("mine") == data.root() / "mine" == shelf / "mine"
+    before = provenance.recorded()["mine"]
+    (shelf / "mine" / "weights").write_bytes(b"0")
+    data.pretrained("mine")
+    assert provenance.recorded()["mine"]["digest"] != before["digest"]
 
 
 @pytest.mark.errors
