@@ -29,7 +29,7 @@ def root(folder: str | os.PathLike | None = None) -> pathlib.Path:
 def note(place, rows, digest):
     """Records that a user's own data was read: by its way in the folder of data sets where it lies there, else by its name."""
     place = pathlib.Path(place).absolute()
-    name = place.relative_to(root()).as_posix() if place.is_relative_to(root()) else place.name
+    name = place.relative_to(root()).as_posix() if root() in place.parents else place.name
     provenance.record(name, rows=rows, digest=f"sha256:{digest}", package="folder")
 
 
