@@ -14,6 +14,7 @@ solves two crops by the words that they share, so they are not expected here; th
     python experiments/contriever.py --arm untrained --arm "crop + queue 2048" --set corpora=documented_code:gramps/de/en --seeds 2
     python experiments/contriever.py --full --data-dir DIR
     python experiments/contriever.py --full --set corpora=wikipedia/20190301.en:c4/en --set evaluation=msmarco --set labels=500000 --data-dir DIR
+    python experiments/contriever.py --full --set corpora=wiki40b/en:wiki40b/de --set weights=bert-base-multilingual-cased --data-dir DIR
 
 With `verses` or `glosses` as a second corpus (running text, cut into chunks) its last rows are a second test: a verse in other wording, a word by its
 definition; with `gramps/de/en` German is learnt from too, and a German message looks for its English one (ten languages are there). In full a corpus

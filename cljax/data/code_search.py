@@ -124,9 +124,11 @@ def code_search_net(folder: str | os.PathLike, language: str) -> CodeSearch:
       `CodeSearch`; test queries without a candidate are left out.
 
     Raises:
-      TypeError, ValueError: an unknown language; no test query has a candidate.
+      TypeError, ValueError: an unknown language; a file is missing; no test query has a candidate.
     """
     folder, parts, digest = pathlib.Path(folder), {}, hashlib.sha256()
+    if missing := [name for name in ("train.jsonl", "test.jsonl", "codebase.jsonl") if not (folder / name).is_file()]:
+        raise ValueError(f"{folder} must have {', '.join(missing)}")
     for part in ("train", "test", "codebase"):
         content = (folder / f"{part}.jsonl").read_bytes()
         digest.update(content)

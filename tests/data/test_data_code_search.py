@@ -138,3 +138,6 @@ def test_bad_input_is_named(net):
     (net / "test.jsonl").write_text('{"url": "none", "docstring_tokens": [], "code_tokens": []}')
     with pytest.raises(ValueError, match="must have a test query whose code is in codebase.jsonl, by `url`; of 1 none has"):
         data.code_search_net(net, "go")
+    (net / "test.jsonl").unlink()
+    with pytest.raises(ValueError, match="must have test.jsonl$"):
+        data.code_search_net(net, "go")
