@@ -36,7 +36,12 @@ def test_a_folder_a_class_is_read_in_the_order_of_names(folder):
 
 
 def test_what_was_read_is_recorded_by_its_way_among_the_data(folder, monkeypatch):
-    for place, name in ((folder.parent, "animals"), (folder.parent.parent, f"{folder.parent.name}/animals"), (folder, "animals"), (folder / "cat", "animals")):
+    for place, name in (
+        (folder.parent, "animals"),
+        (folder.parent.parent, f"{folder.parent.name}/animals"),
+        (folder, "animals"),
+        (folder / "cat", "animals"),
+    ):
         monkeypatch.setenv("CLJAX_DATA", str(place))
         read = data.images(folder, size=4, dtype="uint8").images
         expected = {"rows": 3, "digest": f"sha256:{hashlib.sha256(read.tobytes()).hexdigest()}", "package": "folder"}
