@@ -200,6 +200,8 @@ def figures(report):
     by_temperature = {kind: {t: f"{kind} {t}" for t in (0.1, 0.3, 1.0, 5.0)} for kind in ("contrastive", "hard", "bank")}
     names = ["uniformity", "tolerance", "knn", "gap"]
     arms = [arm for arm in (*CONTRASTIVE, "simple", "hard simple") if arm in report["arms"]]
+    if not arms:  # of a sweep
+        return study.default_figures(report)
     return {
         "temperature": study.trends(report, names, by_temperature, xlabel="temperature", log=True),
         "training": study.curves(report, [f"{name} over steps" for name in names], arms, xlabel="quarter of training"),
