@@ -16,20 +16,21 @@ class Chunks:
     """Batches of chunks of corpora, for ever: an iterator for `train.fit`, which saves where it is.
 
     The articles of a corpus come in an order of its own each epoch, a part of them at a time; those of a part are put one behind the other, whatever
-    article a token belongs to, cut into chunks of one length from a random place on, and the chunks are shuffled.
+    article a token belongs to, cut into chunks of one length from a random place on, and the chunks are shuffled. Of several processes that train as
+    one each gets its share of a batch.
 
     Args:
       sources: corpora, data sources such as `data.builder("tfds:wikipedia/20190301.en").as_data_source("train")`: `len(source)` articles, and
         `source.__getitems__(rows)` gives dicts that have a `text`.
       tokenizer: a `tokenizers.Tokenizer`; no text is framed or cut.
       length: tokens of a chunk.
-      batch: chunks of a batch.
+      batch: chunks of a batch, those of all processes together.
       key: a PRNG key, of all draws.
       shares: how often a chunk is taken from each corpus, in proportion, such as `samplers.corpus_mixture` gives. None: from each as often.
       articles: of a part, at most: what is held in memory of a corpus.
 
     Yields:
-      `{"ids": [batch, length] int32, "mask": all true, "index": [batch]}`, numpy arrays.
+      `{"ids": [batch, length] int32, "mask": all true, "index": [batch]}`, numpy arrays; `index` are the chunks' places in the whole batch.
 
     Raises:
       TypeError, ValueError: an argument of another kind or range; a part with too few tokens.
@@ -66,7 +67,8 @@ class Chunks:
         chosen = np.random.default_rng((self._seed, self._drawn)).choice(len(self._sources), self._batch, p=self._shares)
         ids = np.stack([self._take(corpus) for corpus in chosen])
         self._drawn += 1
-        return {"ids": ids, "mask": np.ones(ids.shape, bool), "index": np.arange(len(ids))}
+        index = np.arange(self._batch)[jax.process_index() :: jax.process_count()]
+        return {"ids": ids[index], "mask": np.ones((len(index), self._length), bool), "index": index}
 
     def _take(self, corpus):
         part, row = self._places[corpus]

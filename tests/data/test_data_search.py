@@ -90,6 +90,19 @@ def test_articles_are_read_in_chunks_and_resumed(chunks):
     assert not np.array_equal(next(chunks(key=jax.random.key(8)))["ids"], batches[0]["ids"])
 
 
+def test_each_process_gets_its_share_of_a_batch(chunks, monkeypatch):
+    whole, shares = [next(alone)["ids"] for alone in [chunks()] for _ in range(3)], []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for number in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda number=number: number)
+        own = chunks()
+        shares.append([next(own) for _ in range(3)])
+    for batch, *parts in zip(whole, *shares, strict=True):
+        for part in parts:
+            np.testing.assert_array_equal(part["ids"], batch[part["index"]])
+        assert sorted(np.concatenate([part["index"] for part in parts])) == [0, 1, 2, 3]
+
+
 def test_a_part_gives_each_of_its_tokens_once(chunks):
     alone = chunks(shares=[1, 0], articles=30, batch=1)
     count = (30 * 24 - 11) // 12
