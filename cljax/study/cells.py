@@ -101,6 +101,8 @@ def _kept(work, source, config, folders, data_dir=None):
     except Exception as error:
         if _is_the_disk(error):
             return [{"unkept": f"{error.filename or folders[0] or 'a file'} could not be written: {error.strerror}"}] * len(folders)
+        if jax.process_count() > 1 and not isinstance(error, FloatingPointError):
+            raise  # of others that train with this one: they are in the midst of this cell, and would take its next one for the same
         return _failed(folders, traceback.format_exc())
     except SystemExit as stop:
         if stop.code not in (143, 130):  # the script's own: no reason for the other cells to end

@@ -19,7 +19,7 @@ from cljax.study.claims import Claim
 from cljax.study.execute import check_run, execute
 from cljax.study.grid import check_arms, expand, fields, parse_sets
 from cljax.study.sweep import experiment_name, opened, prepare, publish
-from cljax.train.processes import from_first, is_first
+from cljax.train.processes import abandon, from_first, is_first
 
 
 def main(run, arms, claims, *, full=None, vmap=False, seeds=5, figures=None):
@@ -80,7 +80,9 @@ def _command(arguments, run, arms, claims, full, vmap, seeds, figures):
             return _left(f"\ninterrupted: {_kept(place, todo)}", 143)
         raise
     except files.Unwritable as error:
-        return _left(f"error: {error}; {_kept(place, todo)}", 1)
+        code = _left(f"error: {error}; {_kept(place, todo)}", 1)
+        abandon(code)
+        return code
     finally:
         sys.unraisablehook = hook
         if before is not None:
@@ -113,11 +115,14 @@ def _study(options, run, arms, claims, full, vmap, figures, todo):
                 check_run(run, executor)
             folder = stack.enter_context(opened(options.out, run))
         except (TypeError, ValueError) as error:
+            if jax.distributed.is_initialized():
+                from_first(None)  # the others wait to be told
             return _left(f"error: {error}", 2)
         if is_first():
             for line in prepare(folder, run, todo, population=population, restart=options.restart):
                 print(line, file=sys.stderr)
-        from_first(None)  # all wait for it
+        if from_first((1,) if is_first() else None) is None:
+            return 2  # it works in the folder alone, and has said why it can't
         try:
             results, ran = execute(run, todo, folder / "cells", executor=executor, workers=options.workers, population=population)
         except ValueError as error:

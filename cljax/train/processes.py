@@ -1,6 +1,9 @@
 """Several processes that train as one, as `jax.distributed` starts them: all take the same decisions, and the first one alone writes."""
 
+import contextlib
 import os
+import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,7 +19,7 @@ def join(coordinator_address: str | None = None, num_processes: int | None = Non
     It is `jax.distributed.initialize`, to be called before anything is computed. It does nothing where that was called already or, without arguments,
     where no launcher has started several processes: those that `initialize` knows are seen, `srun` of SLURM, `mpirun` of Open MPI, TPU pods. The
     scripts of `study.main` call it first. A process that was killed, or whose host died, gives no sign of life: after `seconds` all others end with
-    a message, and the same command goes on from the last checkpoint.
+    a message, and the same command goes on from the last checkpoint. So it is where an exception ends one: it no longer waits for the others.
 
     Args:
       coordinator_address: host and port where the first process listens.
@@ -42,7 +45,22 @@ def join(coordinator_address: str | None = None, num_processes: int | None = Non
     if all(value is None for value in given.values()) and not _is_launched(os.environ):
         return False
     jax.distributed.initialize(**given, heartbeat_timeout_seconds=seconds)
+    sys.excepthook = partial(_end, sys.excepthook)
     return True
+
+
+def abandon(code):
+    """Ends this process at once where it is one of several: at a regular end it would wait for the others, and they for it."""
+    if jax.process_count() > 1:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+
+def _end(hook, kind, error, trace):
+    hook(kind, error, trace)
+    abandon(130 if issubclass(kind, KeyboardInterrupt) else 1)
 
 
 def _is_launched(environment):

@@ -1,5 +1,7 @@
 """Several processes: who is joined, and by what; that they train as one is tested in tests/reliability."""
 
+import sys
+
 import jax
 import pytest
 
@@ -43,12 +45,25 @@ def test_processes_are_joined_with_a_time_out_of_their_signs_of_life(monkeypatch
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
     monkeypatch.setattr(processes.os, "environ", environment)
+    monkeypatch.setattr(processes.sys, "excepthook", hook := sys.excepthook)
     assert train.join(*arguments) == joined
     names = ("coordinator_address", "num_processes", "process_id")
     given = dict(zip(names, arguments or (None, None, None), strict=True))
     assert calls == ([given | {"heartbeat_timeout_seconds": 30}] if joined else [])
+    assert (processes.sys.excepthook is not hook) == joined
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     assert train.join(*arguments) and len(calls) == joined  # not twice
+
+
+def test_an_exception_ends_one_of_several_at_once(monkeypatch, capsys):
+    left, error = [], OSError("no space")
+    monkeypatch.setattr(processes.os, "_exit", left.append)
+    processes._end(sys.__excepthook__, OSError, error, None)
+    assert left == [] and "OSError: no space" in capsys.readouterr().err  # alone it ends as it would
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    processes._end(sys.__excepthook__, OSError, error, None)
+    processes._end(sys.__excepthook__, KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert left == [1, 130]
 
 
 @pytest.mark.errors

@@ -7,6 +7,8 @@ import socket
 
 import pytest
 
+from cljax.core import lock
+
 SCRIPT = '''"""A line through points, by gradient descent."""
 
 from functools import partial
@@ -82,4 +84,37 @@ def test_a_script_that_srun_starts_trains_as_one_and_the_first_process_tells(lau
     for arm in wanted:
         for metric in wanted[arm]:
             assert [pytest.approx(values, rel=1e-5) for values in wanted[arm][metric]["values"]] == found[arm][metric]["values"]
-    assert all(process.wait() == 2 for process in [launch("--workers", "2", path=path, **variables) for variables in slurm(count)])
+
+
+@pytest.mark.skipif(not os.environ.get("SOAK"), reason="long; run by make soak")
+def test_where_one_process_cannot_begin_none_does(launch, tmp_path):
+    path, folder = tmp_path / "line.py", tmp_path / "runs/line"
+    path.write_text(SCRIPT)
+    folder.mkdir(parents=True)
+    with lock.hold(folder):
+        processes = [launch(path=path, **variables) for variables in slurm(2)]
+        told = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2] and "is in use: process" in told[0] and "Traceback" not in "".join(told)
+    processes = [launch("--workers", "2", path=path, **variables) for variables in slurm(2)]
+    assert all("must not be given to processes that train as one" in process.communicate(timeout=60)[1] for process in processes)
+    assert [process.returncode for process in processes] == [2, 2]
+
+
+@pytest.mark.skipif(not os.environ.get("SOAK"), reason="long; run by make soak")
+def test_a_cell_that_fails_in_one_process_ends_all_and_the_next_start_goes_on(launch, tmp_path):
+    path = tmp_path / "line.py"
+    path.write_text(SCRIPT.replace("def run(config, key, fit=train.fit):", HOST + "\n\ndef run(config, key, fit=train.fit):\n    unlucky(config)"))
+    processes = [launch(path=path, UNLUCKY=variables["SLURM_PROCID"], **variables) for variables in slurm(2)]
+    told = [process.communicate(timeout=60)[1] for process in processes]
+    assert all(process.returncode not in (0, 2) for process in processes) and "RuntimeError: this host alone" in told[1]
+    assert len(list(tmp_path.glob("runs/line/cells/*/result.json"))) == 2 and not list(tmp_path.glob("runs/line/cells/*/error.txt"))
+    processes = [launch(path=path, **variables) for variables in slurm(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+
+
+HOST = """
+def unlucky(config):
+    import os
+    if os.environ.get("UNLUCKY") == "1" and config.learning_rate > 0.05:
+        raise RuntimeError("this host alone")
+"""

@@ -1,7 +1,8 @@
 """A run with all that a step can depend on, for the tests of this folder; as a script, one that is killed where its arguments say.
 
 python problem.py FOLDER SEED      runs the stages in FOLDER; SEED decides when it is killed: in the middle of a save if it is odd
-python problem.py FOLDER NUMBER PROCESSES PORT STEPS [PAUSE]      one of several processes that run a stage; PAUSE are seconds after each step
+python problem.py FOLDER NUMBER PROCESSES PORT STEPS [PAUSE]      one of several processes that run a stage; PAUSE are seconds after each step, or
+                                                                  "fails" where the first one is to raise
 """
 
 import functools
@@ -126,7 +127,9 @@ def kill(seed):
 def as_one(folder, number, processes, port, steps, pause=0):
     def log(step, row):
         print(step, flush=True)
-        time.sleep(float(pause))
+        if pause == "fails" and step == 40:
+            raise OSError("what befalls one host alone")
+        time.sleep(0 if pause == "fails" else float(pause))
 
     jax.config.update("jax_num_cpu_devices", 1)
     train.join(f"localhost:{port}", int(processes), int(number))

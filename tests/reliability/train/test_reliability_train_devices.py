@@ -159,3 +159,12 @@ def test_a_process_that_dies_ends_the_others_within_a_minute_and_costs_no_bit(pr
     steps_again, _ = ended(start(problem, tmp_path / "run", steps, environment))
     assert 1 < steps_again[0] < steps
     assert equal(read(problem, tmp_path / "run", steps), read(problem, tmp_path / "whole", steps))
+
+
+@SOAK
+def test_an_exception_in_one_process_ends_all_within_a_minute(problem, environment, tmp_path):
+    processes = start(problem, tmp_path, 10**6, environment, pause="fails")
+    wait_for_step(processes[0], 30)
+    (_, errors), (_, of_the_other) = [process.communicate(timeout=60) for process in processes]
+    assert processes[0].returncode == 1 and errors.rstrip().endswith("OSError: what befalls one host alone")
+    assert processes[1].returncode != 0 and "another task died" in of_the_other
