@@ -76,7 +76,7 @@ RAND_AUGMENT = partial(  # that of the released code
     deviation=0.5,
     probability=0.5,
     ranges="released",
-    fill=np.array([0.485, 0.456, 0.406], np.float32),
+    fill=views.IMAGENET[0],
 )
 
 
@@ -122,17 +122,12 @@ def memory_of(config):
 
 def init(config, networks, key, images):
     k_student, k_predictor, k_memory = jax.random.split(key, 3)
-    student, predictor = networks[0].init(k_student, seen(images[:1])), networks[1].init(k_predictor, jnp.zeros((1, config.features)))
+    student, predictor = networks[0].init(k_student, views.to_floats(images[:1])), networks[1].init(k_predictor, jnp.zeros((1, config.features)))
     averages = {"student": {"batch_stats": student.pop("batch_stats")}, "predictor": {"batch_stats": predictor.pop("batch_stats")}}
     params = {"student": student, "predictor": predictor}
     memories = jax.vmap(memory_of(config).init)(jax.random.split(k_memory, len(SIDES))) if config.k else {}
     teacher = memory.ema(1.0).init(student)
     return {"params": params, "averages": averages, "opt": optimiser(config).init(params), "teacher": teacher, "memories": memories}
-
-
-def seen(images):
-    """Images as floats in [0, 1]."""
-    return images / jnp.float32(255) if images.dtype == jnp.uint8 else images
 
 
 def forward(network, params, averages, inputs):
@@ -174,7 +169,7 @@ def loss_of(config, found, near):
 def objective(params, config, networks, enhanced, labels, averages, teacher, memories, batch, key):
     *k_views, k_memory, k_mask = jax.random.split(key, 4)
     index = batch["index"]
-    images = [view(config, k, seen(batch["images"]), index) for k in k_views]
+    images = [view(config, k, views.to_floats(batch["images"]), index) for k in k_views]
     target, _ = forward(networks[0], teacher, averages["student"], jnp.concatenate(images))
     if config.mask:
         images = [views.block_mask(jax.random.fold_in(k_mask, n), view, index=index) for n, view in enumerate(images)]
@@ -230,7 +225,7 @@ def embeddings(network, variables, images, size):
     """What the encoder says of images, scaled to a size, without the projection."""
 
     def embed(part):
-        return network.apply(variables, jax.image.resize(seen(part), (len(part), *size, *part.shape[3:]), "linear"), stop=1)
+        return network.apply(variables, jax.image.resize(views.to_floats(part), (len(part), *size, *part.shape[3:]), "linear"), stop=1)
 
     return encoders.in_parts(embed, images)
 
@@ -256,7 +251,7 @@ def run(config, key, fit=train.fit):
     k_learn, k_score = jax.random.split(key)
     (images, labels), (new_images, new_labels) = examples(config)
     if config.pixels:
-        return score(config, k_score, jnp.reshape(seen(new_images), (len(new_images), -1)), new_labels)
+        return score(config, k_score, jnp.reshape(views.to_floats(new_images), (len(new_images), -1)), new_labels)
     networks = networks_of(config)
     variables, history = learn(config, networks, k_learn, images, labels, fit)
     size = np.shape(new_images)[1:3] if config.data in SHIFTS else (config.side, config.side)

@@ -275,9 +275,8 @@ FULL = Config(
 
 
 def figures(report):
-    labels = study.curves(report, ["f1 over labels"], x=Config().labels, xlabel="labels")
+    labels = study.curves(report, ["f1 over labels"], x=Config().labels, xlabel="labels", size=(8, 5))
     labels.axes[0].set_xscale("log")
-    labels.set_size_inches(8, 5)
     shown = {"generated, device 0 is the anchor": "collossl", "recorded": "recording"}
     shown = {title: arm for title, arm in shown.items() if arm in report["arms"]}
     return {"labels": labels, "distances": study.matrices(report, "matrix", shown, names={"recorded": ("ankle", "leg", "trunk")})}

@@ -100,14 +100,12 @@ def seen(images, key=None, index=None):
     """Images as the networks see them: of photographs a random part (the middle without a key), mirrored at random, normalised."""
     if images.ndim == 3:
         return images
-    images, size = images / jnp.float32(255), images.shape[1] * 7 // 8
+    images, size = views.to_floats(images, *views.IMAGENET), images.shape[1] * 7 // 8
     if key is None:
         start = (images.shape[1] - size) // 2
-        images = images[:, start : start + size, start : start + size]
-    else:
-        crop = partial(views.random_resized_crop, size=size, scale=(49 / 64, 49 / 64), ratio=(1.0, 1.0))
-        images = views.compose(crop, views.flip)(key, images, index=index)
-    return (images - jnp.array([0.485, 0.456, 0.406])) / jnp.array([0.229, 0.224, 0.225])
+        return images[:, start : start + size, start : start + size]
+    crop = partial(views.random_resized_crop, size=size, scale=(49 / 64, 49 / 64), ratio=(1.0, 1.0))
+    return views.compose(crop, views.flip)(key, images, index=index)
 
 
 def forward(networks, params, averages, images):
@@ -325,10 +323,9 @@ FULL = Config(source_learning_rate=1e-3, source_decay=10.0, source_epochs=10, **
 def figures(report):
     choices = [arm for arm in (*CHOICES, "lftl") if arm in report["arms"]] or None
     variants = [arm for arm in ARMS if "lftl" in arm and arm in report["arms"]] or None
-    how = dict(x=range(max(len(arm["accuracy over rounds"]["mean"]) for arm in report["arms"].values())), xlabel="rounds of labels")
+    how = dict(xlabel="rounds of labels", size=(8, 4))
+    how["x"] = range(max(len(arm["accuracy over rounds"]["mean"]) for arm in report["arms"].values()))
     budget, methods = (study.curves(report, ["accuracy over rounds"], arms, **how) for arms in (choices, variants))
-    for figure in (budget, methods):
-        figure.set_size_inches(8, 4)  # room for the names of the arms
     return {"budget": budget, "variants": methods, "choice": study.scores(report, ["round 1", "accuracy", "misread"])}
 
 

@@ -13,7 +13,7 @@ DASHES = ("-", "--", ":", "-.")
 _VERDICTS = {"holds": "#009E73", "not shown": "#7F7F7F", "contradicted": "#D55E00"}
 
 
-def curves(report, metrics=None, arms=None, *, x=None, xlabel="evaluation", columns=4):
+def curves(report, metrics=None, arms=None, *, x=None, xlabel="evaluation", columns=4, size=None):
     """Curves of several arms in one set of axes a metric: the mean over seeds, and the 95 % interval as a band.
 
     Args:
@@ -23,6 +23,7 @@ def curves(report, metrics=None, arms=None, *, x=None, xlabel="evaluation", colu
       x: the places of a curve's points: a sequence, or the name of a metric that holds them; by default 1, 2, ...
       xlabel: what x is, with its unit.
       columns: how many axes stand side by side at most.
+      size: width and height in inches, but for rows of the legend beyond the first; by default what the axes need.
 
     Returns:
       A matplotlib Figure.
@@ -42,6 +43,8 @@ def curves(report, metrics=None, arms=None, *, x=None, xlabel="evaluation", colu
             _band(panel, at, entry["mean"], entry["interval"], arm, place)
         panel.set_title(metric.removesuffix(" over steps"), fontsize=10)
         panel.set_xlabel(xlabel)
+    if size is not None:
+        figure.set_size_inches(size)
     _legend(figure, panels)
     return figure
 

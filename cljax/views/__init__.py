@@ -6,7 +6,7 @@ from cljax.views.colour import colour_jitter, greyscale, solarise
 from cljax.views.compose import compose
 from cljax.views.crops import multi_crop, random_resized_crop
 from cljax.views.erasing import block_mask, random_erasing
-from cljax.views.images import flip, shift_gain_noise
+from cljax.views.images import IMAGENET, flip, shift_gain_noise, to_floats
 from cljax.views.mixing import Mixed, cut_mix, mix_up
 from cljax.views.per_example import per_example
 from cljax.views.rand_augment import RAND_AUGMENT, rand_augment
@@ -14,6 +14,7 @@ from cljax.views.signals import jitter, scaling
 from cljax.views.tokens import crop_tokens, delete_tokens, inverse_cloze, replace_tokens, soda
 
 __all__ = [
+    "IMAGENET",
     "Mixed",
     "RAND_AUGMENT",
     "block_mask",
@@ -40,4 +41,5 @@ __all__ = [
     "shift_gain_noise",
     "soda",
     "solarise",
+    "to_floats",
 ]

@@ -6,12 +6,50 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Integer, Num
+from jaxtyping import Array, ArrayLike, Float, Integer, Num, UInt8
 
 from cljax.core import check
 from cljax.core.check import KeyLike
 from cljax.views import _images
 from cljax.views.per_example import per_example
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # the means and the standard deviations of its channels, in [0, 1]
+
+
+def to_floats(
+    images: Float[ArrayLike, "..."] | UInt8[ArrayLike, "..."],
+    mean: Num[ArrayLike, "*C"] | Sequence[float] = 0.0,
+    deviation: Num[ArrayLike, "*C"] | Sequence[float] = 1.0,
+) -> Float[Array, "..."]:
+    r"""Images as the views and networks take them, out of the bytes in which they lie on the device in a quarter of the memory: $(x - \mu) / \sigma$.
+
+    Args:
+      images: bytes, which become floats in [0, 1], or floats, which stay; any shape.
+      mean: $\mu$, of all values or of each channel, the last axis: `to_floats(images, *IMAGENET)` is what ImageNet's networks take. Views of colours
+        come before that: they take values in [0, 1].
+      deviation: $\sigma$, above 0.
+
+    Returns:
+      The images; those of bytes in float32.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind, shape or range.
+
+    >>> print(to_floats(jnp.array([[0, 255]], jnp.uint8)), to_floats(jnp.array([[0, 255]], jnp.uint8), 0.5, 0.5))
+    [[0. 1.]] [[-1.  1.]]
+    """
+    bytes_given = jnp.result_type(images) == jnp.uint8
+    if not bytes_given:
+        check.arrays(images=(images, "..."))
+    for name, value in (("mean", mean), ("deviation", deviation)):
+        value = jnp.asarray(value)
+        check.number(name, value)
+        if value.ndim and value.shape != jnp.shape(images)[-1:]:
+            raise ValueError(f"{name} must be a number or one for each channel, of shape {list(jnp.shape(images)[-1:])}, got {list(value.shape)}")
+    check.positive("deviation", jnp.asarray(deviation))
+    images = jnp.asarray(images) / jnp.float32(255) if bytes_given else jnp.asarray(images)
+    wide = _images.wide(images)
+    return ((images.astype(wide) - jnp.asarray(mean, wide)) / jnp.asarray(deviation, wide)).astype(images.dtype)
 
 
 def shift_gain_noise(

@@ -31,7 +31,7 @@ def rand_augment(
     probability: Num[ArrayLike, ""] = 1.0,
     operations: Sequence[str] = RAND_AUGMENT,
     ranges: Literal["increasing", "released"] = "increasing",
-    fill: Num[ArrayLike, "*C"] = 0.5,
+    fill: Num[ArrayLike, "*C"] | Sequence[float] = 0.5,
 ) -> Float[Array, "B H W *C"]:
     r"""RandAugment: `count` operations, one after the other, each drawn for each image from the same list and made as strong as `magnitude` says.
 
@@ -87,10 +87,11 @@ def rand_augment(
     for name in operations:
         check.choice("operations", name, _KNOWN)
     check.choice("ranges", ranges, ("increasing", "released"))
+    fill = jnp.asarray(fill)
     check.number("fill", fill)
     channels = () if jnp.ndim(images) == 3 else jnp.shape(images)[3:]
-    if jnp.ndim(fill) and jnp.shape(fill) != channels:
-        raise ValueError(f"fill must be a number or one for each channel, of shape {list(channels)}, got {list(jnp.shape(fill))}")
+    if fill.ndim and fill.shape != channels:
+        raise ValueError(f"fill must be a number or one for each channel, of shape {list(channels)}, got {list(fill.shape)}")
 
     return _rand_augment(key, images, index, magnitude, deviation, probability, fill, count, tuple(operations), ranges == "increasing")
 

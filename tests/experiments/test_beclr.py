@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cljax import data, encoders, memory, metrics, samplers
+from cljax import data, encoders, memory, metrics, samplers, views
 
 SCORES = {"1-shot", "1-shot, 1x", "1-shot, 5x", "5-shot", "5-shot, 1x", "unbalanced", "unbalanced, 1x", "unbalanced, 5x"}
 SCORES |= {f"{name} over passes" for name in ("1-shot", "5-shot", "unbalanced")}
@@ -173,7 +173,7 @@ def test_full_traces_on_photographs(experiment, shallow, photographs, monkeypatc
     networks = experiment.networks_of(config)
     batch = {"images": jnp.asarray(images[:2]), "index": jnp.arange(2)}
     state = experiment.init(config, networks, jax.random.key(0), batch["images"])
-    seen = jax.eval_shape(partial(experiment.view, config, jax.random.key(0)), experiment.seen(batch["images"]), batch["index"])
+    seen = jax.eval_shape(partial(experiment.view, config, jax.random.key(0)), views.to_floats(batch["images"]), batch["index"])
     assert seen.shape == (2, 24, 24, 3)
     one = jax.vmap(partial(experiment.step, config, networks, True, jnp.asarray(labels)), in_axes=(None, 0, None), axis_name="data")
     after, measured = jax.eval_shape(one, state, jax.tree.map(lambda x: x[None], batch), jax.random.key(1))

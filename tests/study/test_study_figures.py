@@ -21,6 +21,13 @@ def test_matrices_are_written_row_by_row_with_the_names_of_their_rows():
     assert matplotlib.colors.to_rgb(second.texts[3].get_color()) == (1, 1, 1)  # white on what is dark
 
 
+def test_curves_have_the_size_that_is_asked_for():
+    arms = {"one": [1.0, 2.0], "two": [2.0, 3.0]}
+    assert study.curves(report(**arms), ["matrix"], size=(8, 3)).get_size_inches().tolist() == [8, 3]  # both names in one row
+    many = {f"an arm of quite a long name, number {i}": [1.0] for i in range(9)}
+    assert study.curves(report(**many), ["matrix"], size=(8, 3)).get_figheight() > 3
+
+
 @pytest.mark.errors
 def test_what_is_no_matrix_is_named():
     with pytest.raises(ValueError, match="metric must be the entries of a square matrix, got 3 of them for arm 'odd'"):

@@ -147,6 +147,9 @@ def test_per_example_takes_trees():
         (lambda: views.random_erasing(KEY, BATCH, value="black"), TypeError, "value must be a number, got 'black'"),
         (lambda: views.block_mask(KEY, BATCH), ValueError, r"patch must not be larger than the images, of shape \[6, 6\], got \[16, 16\]"),
         (lambda: views.block_mask(KEY, BATCH, patch=2, share=(0.5, 0.2)), ValueError, "share must be a pair"),
+        (lambda: views.to_floats(np.ones((2, 3), int)), TypeError, "images must have dtype float, got int"),
+        (lambda: views.to_floats(BATCH, (0.5, 0.5)), ValueError, r"mean must be a number or one for each channel, of shape \[3\], got \[2\]"),
+        (lambda: views.to_floats(BATCH, 0.5, 0.0), ValueError, "deviation must be greater than 0"),
         (lambda: views.compose(views.flip, "blur"), TypeError, r"views must be functions view\(key, examples, \*, index\), got str"),
     ],
 )

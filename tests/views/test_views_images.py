@@ -66,6 +66,15 @@ def test_shift_zero_stays_and_channels_move_together():
     assert not np.allclose(got, images)
 
 
+def test_bytes_become_floats_and_channels_are_normalised():
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
+    np.testing.assert_allclose(views.to_floats(pictures), pictures / 255, rtol=1e-6)
+    got = jax.jit(lambda x: views.to_floats(x, *views.IMAGENET))(pictures)
+    np.testing.assert_allclose(got, (pictures / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], atol=1e-5)
+    assert got.dtype == jnp.float32 and views.to_floats(IMAGE.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(views.to_floats(IMAGE), IMAGE)
+
+
 def test_half_of_the_images_are_mirrored():
     images = np.broadcast_to(np.float32([[1, 2, 3], [4, 5, 6]]), (COUNT, 2, 3))
     got = np.asarray(flip(KEY, images))

@@ -98,9 +98,7 @@ def test_grey_images_and_fills_of_channels():
     image = np.float32(PICTURE[None, ..., 0] / 255)
     flat, channel = (views.rand_augment(KEY, x, operations=views.RAND_AUGMENT) for x in (image, image[..., None]))
     np.testing.assert_allclose(flat, np.asarray(channel)[..., 0], atol=1e-6)
-    got = views.rand_augment(
-        KEY, np.ones((8, 6, 6, 3), np.float32), count=1, operations=("translate_y",), magnitude=10.0, fill=np.array([0.1, 0.2, 0.3])
-    )
+    got = views.rand_augment(KEY, np.ones((8, 6, 6, 3), np.float32), count=1, operations=("translate_y",), magnitude=10.0, fill=(0.1, 0.2, 0.3))
     corners = np.asarray(got)[:, [0, -1], 0]
     assert {tuple(np.round(row, 4)) for row in corners.reshape(-1, 3)} == {(np.float32(0.1), np.float32(0.2), np.float32(0.3)), (1, 1, 1)}
 
