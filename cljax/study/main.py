@@ -93,6 +93,7 @@ def _study(options, run, arms, claims, full, vmap, figures, todo):
     """Runs the cells, which are added to `todo`, and returns the exit code."""
     with contextlib.ExitStack() as stack:
         try:
+            several = train.join()  # before anything asks for devices
             chosen = _chosen(options, arms, full)
             grid = parse_sets(options.set, chosen.values())
             check.integer("--seeds", options.seeds, at_least=1)
@@ -100,7 +101,7 @@ def _study(options, run, arms, claims, full, vmap, figures, todo):
             if options.cluster and options.workers > 1:
                 raise ValueError("--workers are processes of this machine: --cluster must not be given with them")
             away = options.cluster or options.workers > 1
-            if train.join() and away:
+            if several and away:
                 raise ValueError("--workers and --cluster run cells beside each other: they must not be given to processes that train as one")
             if options.devices is not None:
                 if away:

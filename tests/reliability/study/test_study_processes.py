@@ -96,7 +96,8 @@ def test_where_one_process_cannot_begin_none_does(launch, tmp_path):
         told = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2] and "is in use: process" in told[0] and "Traceback" not in "".join(told)
     processes = [launch("--workers", "2", path=path, **variables) for variables in slurm(2)]
-    assert all("must not be given to processes that train as one" in process.communicate(timeout=60)[1] for process in processes)
+    told = [process.communicate(timeout=60)[1] for process in processes]
+    assert all("must not be given to processes that train as one" in errors for errors in told), told
     assert [process.returncode for process in processes] == [2, 2]
 
 
