@@ -40,7 +40,7 @@ def rand_augment(
     - `identity`: nothing;
     - `auto_contrast`: each channel is stretched to [0, 1]; `equalise`: its 256 levels are used equally often; both know no magnitude;
     - `rotate`: by $\pm 30 r$ degrees; `shear_x`, `shear_y`: by $\pm 0.3 r$ from the upper left corner; `translate_x`, `translate_y`: by $\pm 0.45 r$
-      of the width or height. Pixels are interpolated linearly; what comes in is `fill`;
+      of the width or height (in the authors' code by $100 r$ pixels). Pixels are interpolated linearly; what comes in is `fill`;
     - `brightness`, `contrast`, `colour`, `sharpness`: $\mathrm{clip}(f x + (1 - f) z, 0, 1)$ with z black, the mean luma, the luma at the same place,
       and the image smoothed with weights 5 in the middle and 1 around it (not at the border); $f = 1 \pm 0.9 r$ ("released": $0.1 + 1.8 r$);
     - `solarise`: $1 - x$ where $x \ge 1 - r$ ("released": where $255 x \ge \lfloor 256 r \rfloor$);
