@@ -145,20 +145,28 @@ def wait_for_step(process, step):
     pytest.fail(process.communicate()[1])
 
 
-@SOAK
-@pytest.mark.parametrize("who", [0, 1])
-def test_a_process_that_dies_ends_the_others_within_a_minute_and_costs_no_bit(problem, equal, environment, tmp_path, who):
-    steps = 300
-    ended(start(problem, tmp_path / "whole", steps, environment))
-    processes = start(problem, tmp_path / "run", steps, environment, pause=0.05)
+def one_dies(problem, folder, steps, environment, who):
+    """Starts a run in two processes and kills one of them in the middle."""
+    processes = start(problem, folder, steps, environment, pause=0.05)
     wait_for_step(processes[0], 60)
     processes[who].kill()
     _, errors = processes[1 - who].communicate(timeout=60)
     assert processes[1 - who].returncode not in (0, 143) and "another task died" in errors
     assert processes[who].wait() == -signal.SIGKILL
-    steps_again, _ = ended(start(problem, tmp_path / "run", steps, environment))
-    assert 1 < steps_again[0] < steps
-    assert equal(read(problem, tmp_path / "run", steps), read(problem, tmp_path / "whole", steps))
+
+
+def test_where_the_first_process_dies_the_other_ends_with_a_message(problem, environment, tmp_path):
+    one_dies(problem, tmp_path, 300, environment, 0)
+
+
+@SOAK
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_process_that_dies_ends_the_other_within_a_minute_and_costs_no_bit(problem, equal, environment, tmp_path, who):
+    ended(start(problem, tmp_path / "whole", 300, environment))
+    one_dies(problem, tmp_path / "run", 300, environment, who)
+    steps, _ = ended(start(problem, tmp_path / "run", 300, environment))
+    assert 1 < steps[0] < 300
+    assert equal(read(problem, tmp_path / "run", 300), read(problem, tmp_path / "whole", 300))
 
 
 @SOAK
