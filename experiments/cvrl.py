@@ -310,7 +310,7 @@ FULL = Config(data="kinetics-400", summed=True, learning_rate=0.32, weight_decay
 
 
 def figures(report):
-    shown = [name for name in ("direction", "digit", "found", "accuracy") if any(name in found for found in report["arms"].values())]
+    shown = list(dict.fromkeys(name for found in report["arms"].values() for name in found if not name.startswith("contrast")))
     mean = dict(zip(KINDS, (0, 1 / 3, 1 / 2, 2 / 3), strict=True))
     series = {"digit in all frames": {mean[name]: name for name in KINDS}, "digit in half of them": {mean[name]: f"half, {name}" for name in KINDS}}
     drawn = {"intervals": study.trends(report, shown, series, xlabel="mean interval, of the longest"), "arms": study.scores(report, shown)}
