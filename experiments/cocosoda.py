@@ -111,11 +111,8 @@ def encoder_of(config, texts):
     if tokenizer.token_to_id("<encoder-only>") is not None:  # UniXcoder is told what it is
         frame = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "<encoder-only>", "</s>")]
         tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single="<s> <encoder-only> </s> $A </s>", special_tokens=frame)
-    table = params["params"]["tokens"]
-    params["params"]["tokens"] = jnp.concatenate([table, jnp.tile(jnp.mean(table, axis=0), (TYPES, 1))])  # types are tokens of their own
     mask = next(place for place in map(tokenizer.token_to_id, ("[MASK]", "<mask>")) if place is not None)
-    config = dataclasses.replace(config, vocabulary=len(table), mask=mask)
-    return model.clone(vocab_size=len(table) + TYPES), params, tokenizer, config
+    return *encoders.add_tokens(model, params, TYPES), tokenizer, dataclasses.replace(config, vocabulary=model.vocab_size, mask=mask)
 
 
 def optimiser(config):

@@ -12,6 +12,7 @@ from cljax.encoders.pretrained import load_pretrained, save_pretrained
 from cljax.encoders.protocol import Encoder
 from cljax.encoders.resnet import ResNet, ResNet3D, resnet3d50, resnet18, resnet50
 from cljax.encoders.text import TextTransformer
+from cljax.encoders.vocabulary import add_tokens
 from cljax.encoders.weight_norm import WeightNormHead
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ResNet3D",
     "TextTransformer",
     "WeightNormHead",
+    "add_tokens",
     "in_parts",
     "load_pretrained",
     "resnet18",
