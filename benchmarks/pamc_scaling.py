@@ -6,9 +6,9 @@ Times are the least of several rounds in which all take turns in one process; pl
 official code has it. Slopes are of the logarithms over log nodes: of the FLOPs and bytes that XLA counts (of all pairs in plain XLA, as it counts the
 body of a loop once), and of the times. Where a slope of time is taken:
 
-- meta-nodes need 4.2 kB of temporaries a node: from 8192 nodes on these are more than the 32 MB that glibc's allocator keeps from call to call, and the
-  system gives new pages to each call, which takes as long as the work itself. That step, between 4096 and 8192 nodes, makes a slope of 1.5 from 2048
-  to 16384; from 16384 on it is in every time;
+- meta-nodes need 4.2 kB of temporaries a node: from 8192 nodes on these are more than the 32 MB that glibc's allocator keeps from call to call, and
+  each call gets new pages from the system, which takes as long as the work itself. That step, between 4096 and 8192 nodes, makes a slope of 1.5 from
+  2048 to 16384; from 16384 on it is in every time;
 - all pairs are half a matrix in blocks of 1024, n (n + 1) / 2 of them, and a part that is linear in the nodes: from 2048 to 16384 nodes that makes a
   slope of 1.8 before anything is measured, from 8192 to 65536 one of 1.95.
 
