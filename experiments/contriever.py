@@ -146,11 +146,7 @@ def prepare(config, key):
 
 
 def mixed(batch, key, arrays, t):
-    """A batch of several corpora: each example draws its corpus first."""
-    k_corpus, k_row = jax.random.split(key)
-    sizes, ends = arrays["sizes"], jnp.cumsum(arrays["sizes"])
-    corpus = jax.random.choice(k_corpus, len(sizes), (batch,), p=samplers.corpus_mixture(sizes, arrays["exponent"]))
-    row = jax.random.randint(k_row, (batch,), (ends - sizes)[corpus], ends[corpus])
+    row = samplers.mixture_rows(key, arrays["sizes"], batch, exponent=arrays["exponent"])
     return {"ids": arrays["ids"][row], "mask": arrays["mask"][row], "index": row}
 
 

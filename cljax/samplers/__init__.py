@@ -5,7 +5,7 @@ from cljax.samplers.balanced import Batches, class_batches, unique_batches
 from cljax.samplers.batches import shuffled_batch, shuffled_batches
 from cljax.samplers.chains import Chain, Terms, generation_pairs, independence_step, subsample_terms
 from cljax.samplers.clips import ClipPair, interval_pmf, sample_clip_pair, sample_interval, spread_clips
-from cljax.samplers.corpora import chunk_stream, corpus_mixture
+from cljax.samplers.corpora import chunk_stream, corpus_mixture, mixture_rows
 from cljax.samplers.devices import Devices, asynchronous, device_distances, select_devices, window
 from cljax.samplers.episodes import Episodes, few_shot_episodes
 from cljax.samplers.graphs import Edges, influence, knn_graph
@@ -47,6 +47,7 @@ __all__ = [
     "inverse_propensity",
     "knn_graph",
     "mine_negatives",
+    "mixture_rows",
     "sample_clip_pair",
     "sample_interval",
     "select_devices",

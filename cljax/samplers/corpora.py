@@ -7,13 +7,14 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Integer, Num, Shaped
 
 from cljax.core import check
+from cljax.core.check import KeyLike
 
 
 def corpus_mixture(sizes: Num[ArrayLike, " C"], exponent: Num[ArrayLike, ""]) -> Float[Array, " C"]:
     r"""How often an example comes from each corpus, $p_c \propto n_c^\alpha$.
 
-    Exponent 1 takes all examples alike, 0 all corpora; between them small corpora are seen more often than their share. `jax.random.choice(key,
-    len(p), p=p)` draws.
+    Exponent 1 takes all examples alike, 0 all corpora; between them small corpora are seen more often than their share. `mixture_rows`
+    draws by it.
 
     Args:
       sizes: `[C]` numbers, how much each corpus holds; an empty one is never drawn.
@@ -39,6 +40,39 @@ def corpus_mixture(sizes: Num[ArrayLike, " C"], exponent: Num[ArrayLike, ""]) ->
     sizes = jnp.asarray(sizes, jnp.float32)
     log_weights = jnp.where(sizes > 0, exponent * jnp.log(jnp.where(sizes > 0, sizes, 1)), -jnp.inf)
     return jax.nn.softmax(log_weights)
+
+
+def mixture_rows(key: KeyLike, sizes: Integer[ArrayLike, " C"], count: int, *, exponent: Num[ArrayLike, ""] = 0.0) -> Integer[Array, " count"]:
+    r"""Rows of corpora that lie one behind the other: each draws its corpus first, by $p_c \propto n_c^\alpha$, and then any row of it.
+
+    Rows are drawn with replacement.
+
+    Args:
+      key: a PRNG key.
+      sizes: `[C]` integers, the rows of each corpus; an empty one is never drawn from.
+      count: how many rows.
+      exponent: $\alpha$, as in `corpus_mixture`.
+
+    Returns:
+      int32 `[count]`, from 0 to the sum of the sizes - 1.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range, or nothing in any corpus.
+
+    Reference: Izacard et al., "Unsupervised Dense Information Retrieval with Contrastive Learning" (Contriever), TMLR 2022, section 4.
+
+    >>> rows = mixture_rows(jax.random.key(0), jnp.array([900, 100]), 1000)
+    >>> 400 < int((rows >= 900).sum()) < 600
+    True
+    """
+    check.key("key", key)
+    check.arrays(sizes=(sizes, "C", "int"))
+    check.integer("count", count, at_least=0)
+    shares, sizes = corpus_mixture(sizes, exponent), jnp.asarray(sizes)
+    k_corpus, k_row = jax.random.split(key)
+    corpus = jax.random.choice(k_corpus, len(sizes), (count,), p=shares)
+    ends = jnp.cumsum(sizes)
+    return jax.random.randint(k_row, (count,), (ends - sizes)[corpus], ends[corpus])
 
 
 def chunk_stream(tokens: Shaped[ArrayLike, " N"], length: int, offset: Integer[ArrayLike, ""] = 0) -> Shaped[Array, "chunks length"]:

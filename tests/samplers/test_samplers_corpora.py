@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from cljax import samplers
 
@@ -18,6 +19,17 @@ def test_exponent_one_is_proportional_and_zero_is_uniform():
 def test_an_empty_corpus_is_never_drawn_and_large_counts_do_not_overflow():
     np.testing.assert_allclose(samplers.corpus_mixture(np.float32([0, 1, 3e38]), 0), [0, 0.5, 0.5])
     np.testing.assert_allclose(samplers.corpus_mixture(np.float32([3e38, 3e38]), 2.0), [0.5, 0.5])
+
+
+def test_rows_draw_their_corpus_first_and_then_any_of_its_rows():
+    sizes = np.array([40, 0, 8, 2])
+    rows = np.asarray(jax.jit(samplers.mixture_rows, static_argnums=2)(jax.random.key(0), sizes, 12_000, exponent=0.5))
+    counts, shares = np.bincount(rows, minlength=50), np.asarray(samplers.corpus_mixture(sizes, 0.5))
+    expected = np.repeat(shares / np.maximum(sizes, 1), sizes) * len(rows)
+    assert len(counts) == 50 and stats.chisquare(counts, expected / expected.sum() * len(rows)).pvalue > 1e-3
+    even = np.asarray(samplers.mixture_rows(jax.random.key(1), sizes, 6000))
+    assert abs(np.mean(even >= 48) - 1 / 3) < 0.03  # by default corpora are alike
+    assert samplers.mixture_rows(jax.random.key(0), sizes, 0).shape == (0,)
 
 
 def test_chunks_follow_each_other_from_any_offset_in_one_program():
@@ -36,6 +48,10 @@ def test_chunks_follow_each_other_from_any_offset_in_one_program():
         (lambda: samplers.corpus_mixture(-SIZES, 1), ValueError, "sizes must be at least 0, got -800"),
         (lambda: samplers.corpus_mixture(0 * SIZES, 1), ValueError, r"sizes must hold one above 0, got \[0, 0, 0\]"),
         (lambda: samplers.corpus_mixture(SIZES, "1"), TypeError, "exponent must be an array, got '1'"),
+        (lambda: samplers.mixture_rows(jax.random.key(0), np.float32(SIZES), 3), TypeError, "sizes must have dtype int"),
+        (lambda: samplers.mixture_rows(jax.random.key(0), SIZES, -1), ValueError, "count must be at least 0, got -1"),
+        (lambda: samplers.mixture_rows(0, SIZES, 1), TypeError, "key must be a PRNG key"),
+        (lambda: samplers.mixture_rows(jax.random.key(0), 0 * SIZES, 1), ValueError, "sizes must hold one above 0"),
         (lambda: samplers.chunk_stream(np.arange(10), 6), ValueError, "length must be at least 1 and at most 5, got 6"),
         (lambda: samplers.chunk_stream(np.arange(10), 4, 4), ValueError, "offset must be at least 0 and at most 3, got 4"),
     ],
