@@ -16,6 +16,7 @@ class Chain(nn.Module):
     Attributes:
       modules: such as an encoder and a `ProjectionHead`.
       features: D, the width of the embeddings: that of the last module (not to be given).
+      dropout: the largest share that one of them drops, 0 where none does (not to be given).
 
     Call:
       `apply(variables, inputs, train=False)` gives what the last module gives, `[B, D]`; with `stop=1` what the first gives, the representation
@@ -47,6 +48,10 @@ class Chain(nn.Module):
     @property
     def features(self) -> int:
         return self.modules[-1].features
+
+    @property
+    def dropout(self) -> float:
+        return max(getattr(module, "dropout", 0.0) for module in self.modules)
 
     def __call__(self, inputs: Any, train: bool = False, stop: int | None = None) -> Float[Array, "B D"]:
         for module in self.modules[:stop]:

@@ -55,6 +55,15 @@ def test_devices_change_nothing(network):
     np.testing.assert_allclose(*found, atol=1e-6)
 
 
+def test_an_encoder_with_a_head_drops_too(network):
+    encoder, _, ids, _ = network
+    model = encoders.Chain([encoder, encoders.MLP((), 4)])
+    assert model.dropout == 0.5 and encoders.Chain([encoders.MLP((), 4)]).dropout == 0
+    params, same = jax.jit(model.init)(jax.random.key(1), ids), jnp.zeros(8, int)
+    found = core.apply_with_dropout(model, params, ids[same], key=KEY, index=jnp.arange(8))
+    assert len(np.unique(np.asarray(found), axis=0)) == 8
+
+
 def test_without_a_key_or_a_share_it_is_evaluation(network):
     model, params, ids, mask = network
     expected, index = model.apply(params, ids, mask), jnp.arange(8)
