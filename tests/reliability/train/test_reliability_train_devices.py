@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from cljax.train.program import draw_batch
 
 STEPS = 20
 CLOSE = 1e-5  # of values around 1 after 20 steps: float32 sums in another order, through Adam and the choice of hardest negatives
+LOST = re.compile("another task died|Connection (closed|reset) by peer")  # where it waits for the other, it sees so before the other's silence
 SOAK = pytest.mark.skipif(not os.environ.get("SOAK"), reason="long; run by `make soak`")
 
 
@@ -151,7 +153,7 @@ def one_dies(problem, folder, steps, environment, who):
     wait_for_step(processes[0], 60)
     processes[who].kill()
     _, errors = processes[1 - who].communicate(timeout=60)
-    assert processes[1 - who].returncode not in (0, 143) and "another task died" in errors
+    assert processes[1 - who].returncode not in (0, 143) and LOST.search(errors)
     assert processes[who].wait() == -signal.SIGKILL
 
 
@@ -175,4 +177,4 @@ def test_an_exception_in_one_process_ends_all_within_a_minute(problem, environme
     wait_for_step(processes[0], 30)
     (_, errors), (_, of_the_other) = [process.communicate(timeout=60) for process in processes]
     assert processes[0].returncode == 1 and errors.rstrip().endswith("OSError: what befalls one host alone")
-    assert processes[1].returncode != 0 and "another task died" in of_the_other
+    assert processes[1].returncode != 0 and LOST.search(of_the_other)
