@@ -247,7 +247,7 @@ def run(config, key, fit=train.fit):
     parts = [{"code": codes(corpus.known_codes), "query": queries(corpus.known_queries)} for corpus in corpora]
     tests = [{"code": codes(corpus.codes), "query": queries(corpus.queries), "answers": corpus.answers} for corpus in corpora]
     params = jax.jit(model.init)(k_init, parts[0]["code"].ids[:1], parts[0]["code"].mask[:1]) if params is None else params
-    after = ((max(1, config.steps // 4), partial(evaluate, model, tests)),)
+    after = ((max(1, -(-config.steps // 4)), partial(evaluate, model, tests)),)
     pairs = batches(config, k_batches, parts)
     state, history = fit(k_fit, init(config, model, k_queues, params), partial(step, model, config), pairs, steps=config.steps, after=after)
     found = {name: history[name][-1] for name in NAMES}
