@@ -214,6 +214,8 @@ FLOATS = ("a", "b", "c", "grouped")
 # Those that take no mask of rows: what is not finite in any row may show.
 UNMASKED = {name for name in LOSSES if name.startswith("alignment")}
 UNMASKED |= {"bounded_temperature", "entropy", "mean", "negative_cosine", "soft_cross_entropy"}
+# Those that refuse vectors of one dimension.
+WIDE = {"distance_weighted_negatives"}
 # Those that give whole numbers.
 SILENT = {"nearest_centroid", "shuffled_batch"}
 
@@ -280,7 +282,8 @@ NAMES = [name for name in [*LOSSES, *OTHERS] if SOAK or not re.search(", euclide
 @pytest.mark.parametrize("name", NAMES)
 def test_values_are_finite_where_the_input_is_and_nan_comes_to_light(name):
     place = NAMES.index(name)
-    shapes = [SHAPES[(place + 5 * turn) % len(SHAPES)] for turn in range(4)]
+    shapes = [shape for shape in SHAPES if shape[1] > 1 or name not in WIDE]
+    shapes = [shapes[(place + 5 * turn) % len(shapes)] for turn in range(4)]
     cases = [(shapes[0], jnp.float32, 4)]
     if SOAK:
         cases = [(shape, jnp.float32, 16) for shape in shapes[:3]] + [(shapes[3], jnp.bfloat16, 16)]
