@@ -93,7 +93,8 @@ def together(received, due, length):
     number = received[0] if received else 0
     if jax.process_count() == 1:
         return number, due, length
-    number, due, length = np.max(multihost_utils.process_allgather(np.array([number, due, -length], np.int32)), axis=0).tolist()
+    with _all_devices():
+        number, due, length = np.max(multihost_utils.process_allgather(np.array([number, due, -length], np.int32)), axis=0).tolist()
     if number and not received:
         received.append(number)
     return number, bool(due), -length
@@ -105,4 +106,10 @@ def from_first(numbers):
         return numbers
     given = np.full(8, -1, np.int32)
     given[: len(numbers or ())] = numbers or ()
-    return tuple(number for number in multihost_utils.broadcast_one_to_all(given).tolist() if number >= 0) or None
+    with _all_devices():
+        return tuple(number for number in multihost_utils.broadcast_one_to_all(given).tolist() if number >= 0) or None
+
+
+def _all_devices():
+    """The mesh of what is exchanged, in place of one of some devices only, which `multihost_utils` of older versions of jax doesn't take."""
+    return jax.set_mesh(jax.sharding.Mesh(np.array(jax.devices()), ("processes",)))
