@@ -44,6 +44,16 @@ def test_shard_map_over_devices_equals_one(problem, alone, devices):
     assert int(spread[0]["queue"].pointer) == STEPS * 16 % 40  # of the global batch
 
 
+@SOAK
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_ten_refreshed_tables_later_it_still_does(problem, devices):
+    """Until, some hundred steps on, rounding makes another negative one of the hardest, and the runs part."""
+    one = problem.fit(steps=200)
+    with mesh(devices):
+        spread = problem.fit(steps=200)
+    assert len(one[1]["norm"]) == 10 and largest(one, spread) < 10 * CLOSE
+
+
 def by_pmap(problem, devices):
     """The steps up to the first hook without `fit`."""
     mapped = jax.pmap(functools.partial(problem.step, 0.3), "data", in_axes=(None, 0, None), devices=jax.devices()[:devices])
