@@ -111,7 +111,7 @@ def sweep(folder, seconds=0):
     for path in folder.glob(".*-*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > seconds:
-                shutil.rmtree(path, ignore_errors=True)
+                path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
 
 
 def sound(folder):

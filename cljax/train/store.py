@@ -34,6 +34,7 @@ def open_store(folder, shared, save_seconds, key, state, step, data, hooks):
         if first:
             checkpoint.check_writable(place)
             checkpoint.sweep(place, 0 if locked and not shared else 3600)
+            checkpoint.sweep(folder, 0 if locked else 3600)
         with contextlib.closing(Store(folder, place, facts, save_seconds, None if drawn else data, hooks)) as store:
             yield store
 

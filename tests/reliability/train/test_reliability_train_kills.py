@@ -71,6 +71,14 @@ def test_a_kill_at_any_place_of_a_save_costs_no_bit(problem, one, equal, tmp_pat
     assert not list(tmp_path.rglob(".*-*"))
 
 
+def test_what_a_kill_left_half_written_is_swept_away(problem, one, equal, tmp_path):
+    problem.fit(folder=tmp_path, name="stage-0", steps=20)
+    (tmp_path / "stage-0" / ".metrics.csv-1").write_text("step,")
+    (tmp_path / "stage-0" / "checkpoints" / ".40-2-1-x" / "state").mkdir(parents=True)
+    assert equal(problem.fit(folder=tmp_path, name="stage-0"), one)
+    assert not list(tmp_path.rglob(".*-*"))
+
+
 def test_sigterm_at_random_steps_of_several_stages_costs_no_bit(problem, whole, equal, tmp_path, capfd):
     assert terminated(problem, whole, equal, tmp_path, capfd, 4) == 4
 
