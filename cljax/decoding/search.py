@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int32, Num
 
 from cljax.core import check, safe_normalize
 from cljax.core.compat import vary, varying_axes
-from cljax.decoding.generate import Generation, checked, chosen, read, write
+from cljax.decoding.generate import Generation, checked, chosen, likeliest, read, write
 
 
 def contrastive_rank(
@@ -124,9 +124,8 @@ def _search(params, prompt, mask, prefix, alpha, *, apply, head, steps, k, stop,
 
     def step(t, real, state):
         logits, cache, context, seen = state
-        logs = jax.nn.log_softmax(logits)
-        ids = lax.top_k(logits, k)[1]
-        chances = jnp.take_along_axis(logs, ids, axis=1)
+        largest, ids = likeliest(logits, k)
+        chances = largest - jax.nn.logsumexp(logits, axis=1, keepdims=True)
         hidden, following, cache = apply(params, ids.reshape(-1, 1), jnp.repeat(real, k)[:, None], cache=cache)
         states = safe_normalize(hidden).reshape(rows, k, -1)
         best = _rank(context, states, jnp.exp(chances), alpha, seen)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cljax import decoding
+from cljax.decoding.generate import likeliest
 
 CONTEXT, CANDIDATES = np.float32([[[1, 0], [0, 2], [1, 1]]]), np.float32([[[1, 0.1], [-1, 1], [0, -1]]])
 PROBS = np.float32([[0.6, 0.25, 0.15]])
@@ -168,3 +169,11 @@ def test_rank_says_what_is_wrong():
         decoding.contrastive_rank(CONTEXT, CANDIDATES, PROBS, alpha=-0.1)
     with pytest.raises(TypeError, match="mask must have dtype bool"):
         decoding.contrastive_rank(CONTEXT, CANDIDATES, PROBS, alpha=0.5, mask=np.ones((1, 3)))
+
+
+@pytest.mark.parametrize(("size", "k"), [(13, 13), (130, 5), (1000, 5), (1001, 17), (20_000, 3)])
+def test_the_likeliest_by_groups_are_those_of_one_sort_also_where_many_are_equal(size, k):
+    rng = np.random.default_rng(size)
+    rows = np.stack([rng.normal(size=size), rng.integers(0, 4, size), np.zeros(size), np.where(rng.uniform(size=size) < 0.9, -np.inf, 1.0)])
+    for found, expected in zip(likeliest(rows.astype(np.float32), k), jax.lax.top_k(rows.astype(np.float32), k), strict=True):
+        np.testing.assert_array_equal(found, expected)
