@@ -132,7 +132,8 @@ def test_ctrl_c_at_any_moment_is_two_lines(launch, tmp_path, tools, arguments):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
-        assert process.returncode in (0, 130) and "Traceback" not in err, (delay, err)
+        told = process.returncode == -signal.SIGINT and "\nreport " in out  # behind the script's last line Python takes itself down
+        assert (process.returncode in (0, 130) or told) and "Traceback" not in err, (delay, err)
         if process.returncode == 130:
             lines = [line for line in err.replace("\r", "\n").splitlines() if line.strip() and "cell" not in line.partition("|")[0] + line[:6]]
             assert len([line for line in err.splitlines() if line.startswith("interrupted: ")]) == 1, (delay, err)
