@@ -137,7 +137,7 @@ def seen(config, clips, key=None, index=None, second=False):
     plain = key is None or config.augmentation == "none"
     if config.data == "digits":
         return clips if plain else views.per_clip(SHAKE, key, clips, **how)
-    clips = clips / jnp.float32(255) if clips.dtype == jnp.uint8 else clips
+    clips = views.to_floats(clips)
     return 2 * (clips if plain else views.clip_augment(key, clips, second=second, size=config.size, **how)) - 1
 
 

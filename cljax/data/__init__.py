@@ -12,15 +12,15 @@ from cljax.data.graphs import Graph, graph, package_graph
 from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
 from cljax.data.loading import builder, load
 from cljax.data.models import MODELS, pretrained
-from cljax.data.moving import MovingGlyphs, moving_glyphs
+from cljax.data.moving_glyphs import MovingGlyphs, moving_glyphs
 from cljax.data.search import SearchTask, documented_search, read_search, tokenise_search
 from cljax.data.sensors import Movements, movements, recordings
 from cljax.data.sentences import sample_sentences, scored_pairs, sentence_pairs
 from cljax.data.sources import DebianSource, Source
 from cljax.data.tables import pairs
 from cljax.data.text import Tokens, token_stream, tokenise, train_tokenizer, words
-from cljax.data.vectors import ppmi_vectors
 from cljax.data.videos import ClipBatches, Videos, frames_of, read_clips, video_sets, videos
+from cljax.data.word_vectors import ppmi_vectors
 
 __all__ = [
     "CIFAR_FS",

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from cljax.core import check
-from cljax.data import messages, stdlib, sword
+from cljax.data import gettext_catalogues, stdlib, sword
 from cljax.data.dataset import Dataset
 from cljax.data.sources import DebianSource, Source
 
@@ -75,7 +75,7 @@ _LANGUAGES = ("de", "fr", "es", "it", "pt_BR", "ru", "ja", "zh_CN", "nl", "pl")
 
 
 def _read_gramps(files):
-    found = [messages.read(next(files[path] for path in files if f"/locale/{language}/" in path)) for language in _LANGUAGES]
+    found = [gettext_catalogues.read(next(files[path] for path in files if f"/locale/{language}/" in path)) for language in _LANGUAGES]
     everywhere = [message for message in found[0] if all(message in texts for texts in found)]
     english = {"en": [message.split("\4")[-1] for message in everywhere]}  # without the context
     return english | {language: [texts[message] for message in everywhere] for language, texts in zip(_LANGUAGES, found, strict=True)}

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import ArrayLike, Integer
 
-from cljax.core import check, provenance, shuffled
+from cljax.core import check, shuffled
 from cljax.core.check import KeyLike
-from cljax.data import folders
+from cljax.data import copies, folders
 
 
 class Videos(NamedTuple):
@@ -85,7 +85,7 @@ def video_sets(folder: str | os.PathLike, parts: Sequence[str] = ("train", "vali
         if listed.names != found[0].names:
             raise ValueError(f"{str(root)!r} must have the same classes in {parts[0]} and {part}, got {found[0].names} and {listed.names}")
     paths = [path.relative_to(root).as_posix() for listed in found for path in listed.paths]  # they stand for files too many to hash
-    provenance.record(root.name, rows=len(paths), digest=f"sha256:{hashlib.sha256(str(paths).encode()).hexdigest()}", package="folder")
+    copies.note(root, len(paths), hashlib.sha256(str(paths).encode()).hexdigest())
     return found
 
 

@@ -1,6 +1,5 @@
 """Metrics of embeddings, of rankings and of texts: numbers to report, not to train on."""
 
-from cljax.metrics.answers import retrieval_summary
 from cljax.metrics.clusters import cluster_accuracy, match_clusters
 from cljax.metrics.collapse import collapse_watch, effective_rank, isotropy, isotropy_sums
 from cljax.metrics.few_shot import few_shot_accuracy, nearest_centroid, opta, opta_classifier, prototype_logits
@@ -19,6 +18,7 @@ from cljax.metrics.neighbours import hubness, knn_accuracy
 from cljax.metrics.policies import grad_variance, kl_regularised_value, regret
 from cljax.metrics.probes import linear_probe, ridge_probe
 from cljax.metrics.ranking import average_precision, average_precision_at_r, label_retrieval, mrr_at_k, ndcg_at_k, r_precision, recall_at_k
+from cljax.metrics.retrieval_summary import retrieval_summary
 from cljax.metrics.similarity import sts_spearman
 from cljax.metrics.text import coherence, diversity, entropy_deviation, rep_n, zipf
 

@@ -4,6 +4,7 @@ from cljax.samplers.active import cas_scores, cas_select, class_transferability,
 from cljax.samplers.balanced import Batches, class_batches, unique_batches
 from cljax.samplers.batches import shuffled_batch, shuffled_batches
 from cljax.samplers.chains import Chain, Terms, generation_pairs, independence_step, subsample_terms
+from cljax.samplers.class_shares import class_shares
 from cljax.samplers.clips import ClipPair, interval_pmf, sample_clip_pair, sample_interval, spread_clips
 from cljax.samplers.corpora import chunk_stream, corpus_mixture, mixture_rows
 from cljax.samplers.devices import Devices, asynchronous, device_distances, select_devices, window
@@ -12,7 +13,6 @@ from cljax.samplers.graphs import Edges, influence, knn_graph
 from cljax.samplers.grouped import Buckets, bucket_batches, group_batches
 from cljax.samplers.mining import Mined, distance_weighted_negatives, mine_negatives, semi_hard_negatives
 from cljax.samplers.propensity import draw_negatives, draw_weighted, inverse_propensity
-from cljax.samplers.shares import class_shares
 
 __all__ = [
     "Batches",

@@ -23,7 +23,7 @@ from PIL import Image
 
 from cljax import data
 from cljax.core import provenance
-from cljax.data import messages, sources, stdlib, sword
+from cljax.data import gettext_catalogues, sources, stdlib, sword
 
 
 def zipped(lines):
@@ -92,10 +92,10 @@ HEADER = {"": "Content-Type: text/plain; charset=UTF-8\nPlural-Forms: nplurals=2
 def test_messages_are_those_that_gettext_looks_up(order):
     pairs = {"File": "Datei", "menu\4Open": "Öffnen", "Not done": "", "%d file\0%d files": "%d Datei\0%d Dateien", "a\nb": "ä\nb"}
     content = catalogue(HEADER | pairs, order)
-    found, known = messages.read(content), gettext.GNUTranslations(io.BytesIO(content))
+    found, known = gettext_catalogues.read(content), gettext.GNUTranslations(io.BytesIO(content))
     assert found == {"File": known.gettext("File"), "menu\4Open": known.pgettext("menu", "Open"), "a\nb": known.gettext("a\nb")}
     with pytest.raises(ValueError, match="must begin as one of GNU gettext does"):
-        messages.read(b"something else")
+        gettext_catalogues.read(b"something else")
 
 
 def test_gramps_has_the_messages_that_all_languages_have(shelf):
