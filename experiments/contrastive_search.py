@@ -33,6 +33,7 @@ class Config:
     k: int = 5  # candidates, of contrastive search and top-k
     alpha: float = 0.6
     mass: float = 0.95  # of the nucleus
+    drawn: int = 0  # so many tokens come from the nucleus before contrastive search goes on from there: it draws nothing itself
     margin: float = 0.5
     prompts: int = 32
     lengths: tuple[int, int] = (24, 40)  # tokens of a prompt, and written
@@ -71,9 +72,8 @@ def corpus(name, split, weights, vocabulary, width, layers):
     if name == "docstrings":
         known, held_out, tokenizer = data.docstrings(vocabulary=vocabulary, key=jax.random.key(0))
         return known, held_out, tokenizer, encoders.Decoder(tokenizer.get_vocab_size(), width, layers, heads=4, positions="rotary"), None
-    texts = (data.load(f"tfds:{name}", split=part, features=("text",))[0] for part in split)
     model, params, tokenizer = encoders.load_pretrained(data.pretrained(weights))
-    return *(data.token_stream(tokenizer, [f"{text}<|endoftext|>" for text in part]) for part in texts), tokenizer, model, params
+    return *data.token_streams(tokenizer, f"tfds:{name}", split=split), tokenizer, model, params
 
 
 def models(config, key, model, params, known, fit):
@@ -87,23 +87,26 @@ def models(config, key, model, params, known, fit):
     return (model, learnt), (model, train.language_model(jax.random.fold_in(key, 1), model, known, name="judge", **how)[0])
 
 
-def continuation(key, model, params, how, prompts, rows):
-    return decoding.generate(key, model.apply, params, prompts, index=rows, head=model.head, **how)
-
-
 def write(config, key, model, params, texts):
     """The tokens that follow upon the first ones of texts."""
     first, new = config.lengths
-    prompts, rows = texts[:, :first], np.arange(len(texts))
     if config.decoder == "held-out text":
         return texts[:, first:]
     if config.decoder == "contrastive":
-        search = partial(decoding.contrastive_search, model.apply, params, steps=new, k=config.k, alpha=config.alpha, head=model.head)
-        return encoders.in_parts(search, prompts, size=config.at_once).tokens
+        how = dict(steps=new - config.drawn, k=config.k, alpha=config.alpha, head=model.head)
+        begun = texts[:, :first]
+        if config.drawn:
+            begun = np.concatenate([begun, drawn(config, key, model, params, begun, config.drawn, decoding.top_p(config.mass))], axis=1)
+        found = encoders.in_parts(partial(decoding.contrastive_search, model.apply, params, **how), begun, size=config.at_once).tokens
+        return np.concatenate([begun[:, first:], found], axis=1)
     filter = {"nucleus": decoding.top_p(config.mass), "top-k": decoding.top_k(config.k)}.get(config.decoder)
-    how = dict(steps=new, filter=filter, greedy=config.decoder == "greedy")
-    draw = partial(continuation, key, model, params, how)
-    return encoders.in_parts(draw, prompts, rows, size=config.at_once).tokens
+    return drawn(config, key, model, params, texts[:, :first], new, filter)
+
+
+def drawn(config, key, model, params, prompts, steps, filter):
+    how = dict(steps=steps, filter=filter, greedy=config.decoder == "greedy", head=model.head)
+    draw = partial(decoding.generate, key, model.apply, params, **how)
+    return encoders.in_parts(draw, prompts, index=np.arange(len(prompts)), size=config.at_once).tokens
 
 
 def likelihood(model, params, prompts, tokens):

@@ -58,20 +58,15 @@ def corpus(name, split, weights, vocabulary, width, layers):
     if name == "docstrings":
         known, held_out, tokenizer = data.docstrings(vocabulary=vocabulary, key=jax.random.key(0))
         return known, held_out, encoders.Decoder(tokenizer.get_vocab_size(), width, layers, heads=4, positions="rotary"), None
-    texts = (data.load(f"tfds:{name}", split=part, features=("text",))[0] for part in split)
     model, params, tokenizer = encoders.load_pretrained(data.pretrained(weights))
-    return *(data.token_stream(tokenizer, [f"{text}<|endoftext|>" for text in part]) for part in texts), model, params
-
-
-def continuation(key, model, params, how, prompts, rows):
-    return decoding.generate(key, model.apply, params, prompts, index=rows, head=model.head, **how)
+    return *data.token_streams(tokenizer, f"tfds:{name}", split=split), model, params
 
 
 def write(config, key, model, params, prompts):
     filter = FILTERS[config.method](config.amount) if config.method in FILTERS else None
-    how = dict(steps=config.lengths[1], filter=filter, greedy=config.method == "greedy")
-    draw = partial(continuation, key, model, params, how)
-    return encoders.in_parts(draw, prompts, np.arange(len(prompts)), size=config.at_once)
+    how = dict(steps=config.lengths[1], filter=filter, greedy=config.method == "greedy", head=model.head)
+    draw = partial(decoding.generate, key, model.apply, params, **how)
+    return encoders.in_parts(draw, prompts, index=np.arange(len(prompts)), size=config.at_once)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -152,16 +147,12 @@ def nearer(than, results):
     return away[than] - away["typical"]
 
 
-def of_held_out(metric, results):
-    return results["held-out text"][metric]
-
-
 def skew(results):
-    return of_held_out("median deviation", results) - of_held_out("mean deviation", results)
+    return results["held-out text"]["median deviation"] - results["held-out text"]["mean deviation"]
 
 
 CLAIMS = [
-    study.Claim("held-out text is as surprising as is expected", partial(of_held_out, "mean deviation"), -0.5, 0.5),
+    study.Claim("held-out text is as surprising as is expected", study.value("mean deviation", "held-out text"), -0.5, 0.5),
     study.Claim("most tokens are less so, a few much more", skew),
     study.Claim("repetition depends on the mass less than the nucleus does", partial(steadier, "nucleus"), expected=0.08),
     study.Claim("repetition depends on the mass less than top-k does on k", partial(steadier, "top-k")),

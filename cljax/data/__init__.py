@@ -17,6 +17,7 @@ from cljax.data.search import SearchTask, documented_search, read_search, tokeni
 from cljax.data.sensors import Movements, movements, recordings
 from cljax.data.sentences import sample_sentences, scored_pairs, sentence_pairs
 from cljax.data.sources import DebianSource, Source
+from cljax.data.streams import token_streams
 from cljax.data.tables import pairs
 from cljax.data.text import Tokens, token_stream, tokenise, train_tokenizer, words
 from cljax.data.videos import ClipBatches, Videos, frames_of, read_clips, video_sets, videos
@@ -71,6 +72,7 @@ __all__ = [
     "scored_pairs",
     "sentence_pairs",
     "token_stream",
+    "token_streams",
     "tokenise",
     "tokenise_pieces",
     "tokenise_search",

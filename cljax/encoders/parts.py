@@ -10,8 +10,8 @@ from jax import lax
 from cljax.core import check
 
 
-def in_parts(function: Callable[..., Any], *arrays: Any, size: int = 256) -> Any:
-    """`function(*arrays)`, of `size` rows at a time: the activations of no more are held.
+def in_parts(function: Callable[..., Any], *arrays: Any, size: int = 256, **named: Any) -> Any:
+    """`function(*arrays, **named)`, of `size` rows at a time: the activations of no more are held.
 
     Equal to calling it once wherever what it gives for a row depends on that row alone, as a network in evaluation does. Under `jax.jit` one loop,
     and one more call where `size` doesn't divide the rows.
@@ -20,6 +20,7 @@ def in_parts(function: Callable[..., Any], *arrays: Any, size: int = 256) -> Any
       function: of trees of arrays with a leading axis N, to a tree of arrays with that axis, such as `functools.partial(model.apply, params)`.
       *arrays: the trees.
       size: rows of a part.
+      **named: trees of arrays that it takes by name, such as the `mask=` and `index=` of `decoding.generate`.
 
     Returns:
       What `function` returns.
@@ -28,21 +29,25 @@ def in_parts(function: Callable[..., Any], *arrays: Any, size: int = 256) -> Any
       TypeError, ValueError: the arrays have no rows in common, or size is no integer above 0.
 
     >>> import jax.numpy as jnp
-    >>> in_parts(lambda x, y: {"sum": x + y}, jnp.arange(5), jnp.ones(5), size=2)["sum"].tolist()
+    >>> in_parts(lambda x, y: {"sum": x + y}, jnp.arange(5), y=jnp.ones(5), size=2)["sum"].tolist()
     [1.0, 2.0, 3.0, 4.0, 5.0]
     """
     check.integer("size", size, at_least=1)
-    arrays = jax.tree.map(jnp.asarray, arrays)
-    shapes = [leaf.shape for leaf in jax.tree.leaves(arrays)]
+    both = jax.tree.map(jnp.asarray, (arrays, named))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(both)]
     rows = {shape[0] if shape else None for shape in shapes}
     if len(rows) != 1 or None in rows:
         raise ValueError(f"arrays must have one leading axis in common, got shapes {', '.join(map(str, map(list, shapes))) or 'of none'}")
     whole = rows.pop() // size * size
+
+    def of(part):
+        return function(*part[0], **part[1])
+
     if whole == 0 or shapes[0][0] == size:
-        return function(*arrays)
-    parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), arrays)
-    found = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), lax.map(lambda part: function(*part), parts))
+        return of(both)
+    parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), both)
+    found = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), lax.map(of, parts))
     if whole == shapes[0][0]:
         return found
-    rest = function(*jax.tree.map(lambda leaf: leaf[whole:], arrays))
-    return jax.tree.map(lambda *both: jnp.concatenate(both), found, rest)
+    rest = of(jax.tree.map(lambda leaf: leaf[whole:], both))
+    return jax.tree.map(lambda *ends: jnp.concatenate(ends), found, rest)

@@ -102,3 +102,29 @@ def chunk_stream(tokens: Shaped[ArrayLike, " N"], length: int, offset: Integer[A
     check.number("offset", offset, at_least=0, at_most=length - 1)
     count = (total - length + 1) // length
     return lax.dynamic_slice_in_dim(jnp.asarray(tokens), offset, count * length).reshape(count, length)
+
+
+def stream_windows(key: KeyLike, tokens: Shaped[ArrayLike, " N"], count: int, length: int) -> Shaped[Array, "count length"]:
+    """Windows of a stream of tokens that begin anywhere, each place alike often; two may overlap.
+
+    Args:
+      key: a PRNG key.
+      tokens: `[N]`.
+      count: how many windows.
+      length: of a window, at most N.
+
+    Returns:
+      `[count, length]`.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    >>> jnp.diff(stream_windows(jax.random.key(0), jnp.arange(9), 2, 4)).tolist()
+    [[1, 1, 1], [1, 1, 1]]
+    """
+    check.key("key", key)
+    total = check.arrays(tokens=(tokens, "N", None))["N"]
+    check.integer("count", count, at_least=0)
+    check.integer("length", length, at_least=1, at_most=total)
+    start = jax.random.randint(key, (count, 1), 0, total - length + 1)
+    return jnp.asarray(tokens)[start + jnp.arange(length)]

@@ -80,6 +80,29 @@ def gain(metric: str, arm: str, than: str) -> Gain:
     return Gain(metric, arm, than)
 
 
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """What `value` returns: a value that pickles and prints."""
+
+    metric: str
+    arm: str
+
+    def __call__(self, arms):
+        return arms[self.arm][self.metric]
+
+    def __str__(self):
+        return f"{self.metric}: {self.arm}"
+
+
+def value(metric: str, arm: str) -> Value:
+    """One metric of one arm, as the `of` of a claim.
+
+    >>> value("knn", "hard")({"hard": {"knn": 3.0}})
+    3.0
+    """
+    return Value(metric, arm)
+
+
 def estimate(values):
     r"""Mean and 95 % interval over seeds, $\bar x \pm t_{0.975, n - 1} s / \sqrt n$ with the sample deviation s.
 

@@ -9,6 +9,7 @@ from cljax.train.draws import draws
 from cljax.train.fit import fit
 from cljax.train.language import language_model
 from cljax.train.processes import join
+from cljax.train.rewards import reward_model
 from cljax.train.schedules import rise_and_fall
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "join",
     "keep_best",
     "language_model",
+    "reward_model",
     "rise_and_fall",
 ]

@@ -16,6 +16,7 @@ from cljax.core.check import KeyLike
 from cljax.train.descend import descend
 from cljax.train.draws import draws
 from cljax.train.fit import fit as train_fit
+from cljax.train.schedules import rise_and_fall
 
 
 def language_model(
@@ -53,8 +54,8 @@ def language_model(
       batch: windows or rows a step.
       length: the tokens that a window has the model read; of each the next one is predicted, so the window is one token longer. Rows have their own.
       learning_rate: the rate of AdamW, after the warm-up.
-      warm_up: steps in which the rate rises linearly to it, at least 0.
-      decay: whether the rate then falls linearly, to 0 behind the last step.
+      warm_up: steps in which the rate rises to it in a line, at least 0; see `rise_and_fall`.
+      decay: whether the rate then falls in a line, to 0 behind the last step.
       weight_decay: that of AdamW, of all parameters.
       clip: the largest norm of the gradient. None: any.
       penalty: what is added to the loss, a top-level function, with values bound by `functools.partial`: `penalty(hidden, mask=mask)` gives a scalar
@@ -120,15 +121,9 @@ def _windows(batch, length, key, arrays, t):
 
 
 def _optimiser(rate, weight_decay, warm_up, fall, clip):
-    schedule = partial(_rate, rate, warm_up, fall)
+    schedule = rise_and_fall(rate, warm_up=warm_up, steps=fall)
     clipping = [] if clip is None else [optax.clip_by_global_norm(clip)]
     return optax.chain(*clipping, optax.scale_by_adam(), optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(schedule))
-
-
-def _rate(rate, warm_up, fall, t):
-    """The learning rate of step t, counted from 0."""
-    risen = jnp.minimum(1, (t + 1) / max(1, warm_up))
-    return rate * risen if fall is None else rate * jnp.minimum(risen, (fall - t) / max(1, fall - warm_up))
 
 
 def _step(model, penalty, rates, state, batch, key):

@@ -256,6 +256,25 @@ def test_docstrings_are_running_text_of_modules_that_are_apart(tmp_path, monkeyp
 
 
 @pytest.mark.errors
+def test_token_streams_are_the_texts_of_splits_each_with_its_end(tmp_path, monkeypatch):
+    files = {f"{name}.py": f'"""Module {name}."""\n' for name in "abcd"}
+    monkeypatch.setattr(stdlib, "_files", lambda: {name: text.encode() for name, text in files.items()})
+    stdlib._digest.cache_clear()
+    tokenizer = data.train_tokenizer(["module a b c d"], 9, kind="words", special=("<|endoftext|>",))
+    how = dict(feature="docstring", folder=tmp_path)
+    found = data.token_streams(tokenizer, "stdlib_functions", split=("train[:1]", "train[2:]"), **how)
+    (bare,) = data.token_streams(tokenizer, "stdlib_functions", split=("train",), end="", **how)
+    with pytest.raises(TypeError, match="split must be a tuple of names"):
+        data.token_streams(tokenizer, "stdlib_functions", split="train", **how)
+    with pytest.raises(TypeError, match="end must be a string, got NoneType"):
+        data.token_streams(tokenizer, "stdlib_functions", split=("train",), end=None, **how)
+    stdlib._digest.cache_clear()
+    texts = [" ".join(tokenizer.id_to_token(int(token)) for token in stream) for stream in (*found, bare)]
+    assert texts[:2] == ["module a <|endoftext|>", "module c <|endoftext|> module d <|endoftext|>"]
+    assert texts[2] == "module a module b module c module d" and found[0].dtype == np.int32
+
+
+@pytest.mark.errors
 def test_columns_are_chosen_by_their_names(tmp_path, monkeypatch):
     monkeypatch.setattr(stdlib, "_files", lambda: {"a.py": b"def f():\n    return 1\n"})
     stdlib._digest.cache_clear()

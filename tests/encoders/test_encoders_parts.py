@@ -31,6 +31,13 @@ def test_never_more_rows_than_a_part():
     assert max(shape[0] for shape in seen) == 3 and sums.shape == keys["key"].shape == (7,)
 
 
+def test_arrays_may_have_names():
+    x, y = jnp.arange(7.0), jnp.arange(7.0)[::-1]
+    np.testing.assert_array_equal(encoders.in_parts(lambda a, tree: a - 2 * tree["y"], x, tree={"y": y}, size=3), x - 2 * y)
+    with pytest.raises(ValueError, match="leading axis in common"):
+        encoders.in_parts(lambda a, b: a, x, b=y[1:], size=3)
+
+
 def test_memory_is_that_of_a_part():
     def temporaries(size):
         w = jnp.ones((4, 4096))

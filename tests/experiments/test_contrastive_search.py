@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cljax import data, encoders, losses, metrics, train
+from cljax import data, decoding, encoders, losses, metrics, train
 
 WRITTEN = {"diversity", "coherence", "a text"}
 MODEL = encoders.Decoder(12, 8, layers=1, heads=4, positions="rotary")
@@ -36,6 +36,18 @@ def test_each_decoder_writes(experiment, kept_fit, arm):
 def test_what_is_held_out_is_compared_with_itself(experiment):
     texts = jnp.arange(48).reshape(4, 12) % 12
     np.testing.assert_array_equal(experiment.write(tiny(experiment.ARMS["MLE held-out text"]), None, None, None, texts), texts[:, 4:])
+
+
+def test_contrastive_search_may_go_on_from_drawn_tokens(experiment):
+    params = jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
+    texts, arms = np.arange(48).reshape(4, 12) % 12, experiment.ARMS
+    both, nucleus = (
+        experiment.write(tiny(arms[arm], drawn=3), jax.random.key(2), MODEL, params, texts) for arm in ("MLE contrastive 5 0.6", "MLE nucleus 0.95")
+    )
+    assert both.shape == (4, 8)
+    np.testing.assert_array_equal(both[:, :3], nucleus[:, :3])
+    begun = np.concatenate([texts[:, :4], both[:, :3]], axis=1)
+    np.testing.assert_array_equal(both[:, 3:], decoding.contrastive_search(MODEL.apply, params, begun, steps=5, k=5, alpha=0.6).tokens)
 
 
 def test_the_penalty_moves_states_apart_and_models_are_shared(experiment, kept_fit):
@@ -87,15 +99,15 @@ def test_full_goes_on_from_weights_on_articles(experiment, monkeypatch, tmp_path
     tokenizer = data.train_tokenizer(["to be or not to be"], 4, kind="words", special=("<|endoftext|>",))
     asked = []
 
-    def load(name, *, split, features):
+    def load(name, *, split, features, folder):
         asked.append((name, split, features))
-        return (np.array(["to be or not"] * (120 if "train" in split else 60), object),)
+        return [(np.array(["to be or not"] * count, object),) for count in (120, 60)]
 
     def load_pretrained(path):
         asked.append(path)
         return MODEL, jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32)), tokenizer
 
-    monkeypatch.setattr(data, "load", load)
+    monkeypatch.setattr("cljax.data.streams.load", load)
     monkeypatch.setattr(encoders, "load_pretrained", load_pretrained)
     monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
     for name in ("gpt2", "gpt2-xl"):
@@ -103,8 +115,7 @@ def test_full_goes_on_from_weights_on_articles(experiment, monkeypatch, tmp_path
     full = experiment.FULL
     found = experiment.run(tiny(full, steps=3, warm_up=1), jax.random.key(0), partial(train.fit, progress=False))
     assert set(found) == WRITTEN and (full.k, full.alpha, full.window, full.batch, full.steps, full.clip) == (5, 0.6, 256, 128, 40_000, 1.0)
-    articles = [("tfds:wiki40b/en", split, ("text",)) for split in ("train[:5%]", "test[:10%]")]
-    assert asked == [tmp_path / "gpt2", *articles, tmp_path / "gpt2-xl"]
+    assert asked == [tmp_path / "gpt2", ("tfds:wiki40b/en", ("train[:5%]", "test[:10%]"), ("text",)), tmp_path / "gpt2-xl"]
     text = {"mean": None, "interval": None, "values": [[5.0] * 240]}
     number = {"mean": 0.5, "interval": None, "values": [0.5]}
     drawn = experiment.figures({"arms": {"full[k=5]": {"diversity": number, "coherence": number, "a text": text}}, "claims": []})

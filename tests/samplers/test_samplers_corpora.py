@@ -40,6 +40,12 @@ def test_chunks_follow_each_other_from_any_offset_in_one_program():
     np.testing.assert_array_equal(samplers.chunk_stream(tokens > 3, 10), (tokens[:10] > 3)[None])  # of any dtype
 
 
+def test_windows_begin_anywhere():
+    found = np.asarray(samplers.stream_windows(jax.random.key(0), np.arange(10) * 2, 4000, 4))
+    assert (np.diff(found) == 2).all() and stats.chisquare(np.bincount(found[:, 0] // 2, minlength=7)).pvalue > 1e-3
+    np.testing.assert_array_equal(samplers.stream_windows(jax.random.key(0), np.arange(5) > 2, 2, 5), [np.arange(5) > 2] * 2)
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     ("call", "error", "match"),
@@ -54,6 +60,9 @@ def test_chunks_follow_each_other_from_any_offset_in_one_program():
         (lambda: samplers.mixture_rows(jax.random.key(0), 0 * SIZES, 1), ValueError, "sizes must hold one above 0"),
         (lambda: samplers.chunk_stream(np.arange(10), 6), ValueError, "length must be at least 1 and at most 5, got 6"),
         (lambda: samplers.chunk_stream(np.arange(10), 4, 4), ValueError, "offset must be at least 0 and at most 3, got 4"),
+        (lambda: samplers.stream_windows(jax.random.key(0), np.arange(10), 2, 11), ValueError, "length must be at least 1 and at most 10, got 11"),
+        (lambda: samplers.stream_windows(jax.random.key(0), np.arange(10), -1, 2), ValueError, "count must be at least 0, got -1"),
+        (lambda: samplers.stream_windows(0, np.arange(10), 2, 2), TypeError, "key must be a PRNG key"),
     ],
 )
 def test_bad_input_is_named(call, error, match):

@@ -87,6 +87,11 @@ def test_gain_is_one_metric_of_two_arms_and_pickles():
     assert str(of) == "knn: hard minus plain"
 
 
+def test_value_is_one_metric_of_one_arm_and_pickles():
+    of = pickle.loads(pickle.dumps(study.value("knn", "hard")))
+    assert of({"hard": {"knn": 3.0}, "plain": {"knn": 1.0}}) == 3.0 and str(of) == "knn: hard"
+
+
 def arms(better, plain=0.0):
     return {"better": {"score": better}, "plain": {"score": plain}}
 

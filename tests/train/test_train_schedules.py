@@ -11,10 +11,12 @@ from cljax import train
 
 def test_it_rises_and_falls_in_lines():
     rates = [float(train.rise_and_fall(0.1, warm_up=2, steps=6)(t)) for t in range(8)]
-    np.testing.assert_allclose(rates, [0, 0.05, 0.1, 0.075, 0.05, 0.025, 0, 0], atol=1e-7)
+    np.testing.assert_allclose(rates, [0.05, 0.1, 0.1, 0.075, 0.05, 0.025, 0, 0], atol=1e-7)
     np.testing.assert_allclose([train.rise_and_fall(0.1, warm_up=0, steps=4)(t) for t in range(5)], [0.1, 0.075, 0.05, 0.025, 0], atol=1e-7)
-    np.testing.assert_allclose([train.rise_and_fall(1, warm_up=4, steps=2)(t) for t in range(4)], [0, 0.25, 0.5, 0.75])
-    np.testing.assert_allclose([train.rise_and_fall(1, warm_up=2, steps=2)(t) for t in range(4)], [0, 0.5, 1, 0], atol=1e-7)
+    np.testing.assert_allclose([train.rise_and_fall(1, warm_up=4, steps=2)(t) for t in range(6)], [0.25, 0.5, 0.75, 1, 1, 0])
+    np.testing.assert_allclose([train.rise_and_fall(1, warm_up=2, steps=2)(t) for t in range(4)], [0.5, 1, 1, 0], atol=1e-7)
+    np.testing.assert_allclose([train.rise_and_fall(0.1, warm_up=2)(t) for t in (0, 1, 99)], [0.05, 0.1, 0.1], rtol=1e-6)
+    assert train.rise_and_fall(0.1, warm_up=0)(0) == np.float32(0.1)
 
 
 def test_a_traced_rate_serves_an_optimiser():
@@ -25,7 +27,7 @@ def test_a_traced_rate_serves_an_optimiser():
         _, state = optimiser.update(jnp.ones(1), state)
         return optimiser.update(jnp.ones(1), state)[0]
 
-    np.testing.assert_allclose(second_update(0.1), [-0.05], rtol=1e-6)
+    np.testing.assert_allclose(second_update(0.1), [-0.1], rtol=1e-6)
 
 
 @pytest.mark.errors
