@@ -7,7 +7,7 @@ from cljax.data.code_search import CodeSearch, TypedTokens, code_search_net, des
 from cljax.data.copies import root
 from cljax.data.dataset import Dataset
 from cljax.data.few_shot import CIFAR_FS, cifar_fs
-from cljax.data.folders import Pictures, images
+from cljax.data.folders import Pictures, image_sets, images
 from cljax.data.graphs import Graph, graph, package_graph
 from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
 from cljax.data.loading import builder, load
@@ -53,6 +53,7 @@ __all__ = [
     "documented_search",
     "frames_of",
     "graph",
+    "image_sets",
     "images",
     "lexical_type",
     "load",

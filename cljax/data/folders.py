@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -85,6 +86,40 @@ def images(
     stacked = np.stack(found)
     copies.note(root, len(stacked), hashlib.sha256(stacked).hexdigest())
     return Pictures(stacked if dtype == "uint8" else stacked / np.float32(255), np.array(labels, np.int32), names, tuple(skipped))
+
+
+def image_sets(folder: str | os.PathLike, parts: Sequence[str] = ("train", "validate"), **options) -> tuple[Pictures, ...]:
+    """Reads the parts of a set of pictures, or the domains, each as `images` does: `folder/train/cat/1.png`.
+
+    Args:
+      folder: the folder.
+      parts: the folders in it.
+      **options: those of `images`.
+
+    Returns:
+      The `Pictures` of each part.
+
+    Raises:
+      TypeError: an argument of a wrong kind.
+      ValueError: a part that `images` refuses, or parts with different classes.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for i, picture in enumerate(("photographs/bus", "photographs/car", "drawings/bus", "drawings/car")):
+    ...         (pathlib.Path(folder) / picture).mkdir(parents=True)
+    ...         Image.new("RGB", (9, 9), (i, i, i)).save(pathlib.Path(folder) / picture / "1.png")
+    ...     [float(found.images.mean()) for found in image_sets(folder, ("photographs", "drawings"), dtype="uint8")]
+    [0.5, 2.5]
+    """
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder must be a path, got {type(folder).__name__}")
+    if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
+        raise TypeError(f"parts must be a tuple of names, at least one, got {parts!r}")
+    found = tuple(images(pathlib.Path(folder) / part, **options) for part in parts)
+    for part, read in zip(parts, found, strict=True):
+        if read.names != found[0].names:
+            raise ValueError(f"{str(folder)!r} must have the same classes in {parts[0]} and {part}, got {found[0].names} and {read.names}")
+    return found
 
 
 def _files(root):

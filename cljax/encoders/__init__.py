@@ -1,7 +1,7 @@
 """Encoders: flax Linen modules from inputs to embeddings `[B, D]`, float32 whatever they compute in."""
 
 from cljax.encoders.bag import BagOfTokens
-from cljax.encoders.chain import Chain
+from cljax.encoders.chain import Chain, chained
 from cljax.encoders.conv1d import ConvNet1D
 from cljax.encoders.conv3d import ConvNet3D
 from cljax.encoders.convolutional import ConvNet
@@ -13,6 +13,7 @@ from cljax.encoders.pretrained import load_pretrained, save_pretrained
 from cljax.encoders.protocol import Encoder
 from cljax.encoders.resnet import ResNet, ResNet3D, resnet3d50, resnet18, resnet50
 from cljax.encoders.text import TextTransformer
+from cljax.encoders.training import apply_in_training
 from cljax.encoders.vocabulary import add_tokens
 from cljax.encoders.weight_norm import WeightNormHead
 
@@ -33,6 +34,8 @@ __all__ = [
     "TextTransformer",
     "WeightNormHead",
     "add_tokens",
+    "apply_in_training",
+    "chained",
     "in_parts",
     "last_state",
     "load_pretrained",

@@ -1,11 +1,11 @@
 """An encoder and its heads as one module."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 
 class Chain(nn.Module):
@@ -20,7 +20,7 @@ class Chain(nn.Module):
 
     Call:
       `apply(variables, inputs, train=False)` gives what the last module gives, `[B, D]`; with `stop=1` what the first gives, the representation
-      that is used after training, and so on.
+      that is used after training, and so on; with a tuple of such numbers what each of these modules gives, `stop=(1, 2)` features and logits.
 
     Raises:
       TypeError, ValueError: `modules` is not a sequence of modules, at least one.
@@ -32,6 +32,8 @@ class Chain(nn.Module):
     >>> params = jax.jit(model.init)(jax.random.key(0), images)
     >>> model.apply(params, images).shape, model.apply(params, images, stop=1).shape
     ((5, 16), (5, 48))
+    >>> [found.shape for found in model.apply(params, images, stop=(1, 2))]
+    [(5, 48), (5, 16)]
     """
 
     modules: Sequence[nn.Module]
@@ -53,8 +55,37 @@ class Chain(nn.Module):
     def dropout(self) -> float:
         return max(getattr(module, "dropout", 0.0) for module in self.modules)
 
-    def __call__(self, inputs: Any, train: bool = False, stop: int | None = None) -> Float[Array, "B D"]:
-        for module in self.modules[:stop]:
+    def __call__(self, inputs: Any, train: bool = False, stop: int | tuple[int, ...] | None = None) -> Float[Array, "B D"] | tuple:
+        ends = [len(self.modules[:end]) for end in (stop if isinstance(stop, tuple) else (stop,))]
+        found = [inputs]
+        for module in self.modules[: max(ends)]:
             options = {"train": train} if "train" in inspect.signature(type(module).__call__).parameters else {}
-            inputs = module(inputs, **options)
-        return inputs
+            found.append(module(found[-1], **options))
+        chosen = tuple(found[end] for end in ends)
+        return chosen if isinstance(stop, tuple) else chosen[0]
+
+
+def chained(*parts: PyTree) -> PyTree:
+    """The variables of a `Chain` out of those of its modules: a pretrained encoder and a fresh head.
+
+    Args:
+      *parts: what `init` of each module gave, such as `{"params": ..., "batch_stats": ...}`, in their order.
+
+    Returns:
+      The variables, for the chain's `apply`.
+
+    Raises:
+      TypeError: a part is no dict.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from cljax import encoders
+    >>> encoder, head = encoders.MLP((64,), 48), encoders.ProjectionHead(48, 16)
+    >>> variables = chained(encoder.init(jax.random.key(0), jnp.ones((1, 8))), head.init(jax.random.key(1), jnp.ones((1, 48))))
+    >>> encoders.Chain([encoder, head]).apply(variables, jnp.ones((5, 8))).shape
+    (5, 16)
+    """
+    for part in parts:
+        if not isinstance(part, Mapping):
+            raise TypeError(f"parts must be dicts of variables, as `init` gives them, got {type(part).__name__}")
+    kinds = dict.fromkeys(kind for part in parts for kind in part)
+    return {kind: {f"modules_{i}": part[kind] for i, part in enumerate(parts) if kind in part} for kind in kinds}

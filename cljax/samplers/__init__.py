@@ -12,6 +12,7 @@ from cljax.samplers.episodes import Episodes, few_shot_episodes
 from cljax.samplers.graphs import Edges, influence, knn_graph
 from cljax.samplers.grouped import Buckets, bucket_batches, group_batches
 from cljax.samplers.mining import Mined, distance_weighted_negatives, mine_negatives, semi_hard_negatives
+from cljax.samplers.pools import pool_batch
 from cljax.samplers.propensity import draw_negatives, draw_weighted, inverse_propensity
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "knn_graph",
     "mine_negatives",
     "mixture_rows",
+    "pool_batch",
     "sample_clip_pair",
     "sample_interval",
     "select_devices",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -63,21 +63,38 @@ class Gain:
     metric: str
     arm: str
     than: str
+    over: str
 
     def __call__(self, arms):
-        return arms[self.arm][self.metric] - arms[self.than][self.metric]
+        return arms[self.arm][self.metric] - arms[self.than][self.over]
 
     def __str__(self):
-        return f"{self.metric}: {self.arm} minus {self.than}"
+        less = self.than if self.over == self.metric else self.over if self.than == self.arm else f"{self.over} of {self.than}"
+        return f"{self.metric}: {self.arm} minus {less}"
 
 
-def gain(metric: str, arm: str, than: str) -> Gain:
-    """One metric of one arm minus that of another, as the `of` of a claim. Where lower is better, swap the arms.
+def gain(metric: str, arm: str, than: str | None = None, *, over: str | None = None) -> Gain:
+    """One metric of one arm minus that of another, or minus another metric, as the `of` of a claim. Where lower is better, swap the two.
 
-    >>> gain("knn", "hard", than="plain")({"hard": {"knn": 3.0}, "plain": {"knn": 1.0}})
-    2.0
+    Args:
+      metric: its name.
+      arm: the arm's name.
+      than: the other arm; by default the same.
+      over: the other metric; by default the same.
+
+    Returns:
+      A function of `{arm: {metric: value}}`.
+
+    Raises:
+      ValueError: neither another arm nor another metric.
+
+    >>> results = {"hard": {"knn": 3.0, "linear": 4.0}, "plain": {"knn": 1.0}}
+    >>> gain("knn", "hard", than="plain")(results), gain("linear", "hard", over="knn")(results)
+    (2.0, 1.0)
     """
-    return Gain(metric, arm, than)
+    if than is None and over is None:
+        raise ValueError(f"than or over must be given: another arm than {arm!r}, or another metric than {metric!r}")
+    return Gain(metric, arm, arm if than is None else than, metric if over is None else over)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +118,68 @@ def value(metric: str, arm: str) -> Value:
     3.0
     """
     return Value(metric, arm)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """What `ratio` returns: a value that pickles and prints."""
+
+    metric: str
+    arm: str
+    than: str
+
+    def __call__(self, arms):
+        return arms[self.arm][self.metric] / arms[self.than][self.metric]
+
+    def __str__(self):
+        return f"{self.metric}: {self.arm} over {self.than}"
+
+
+def ratio(metric: str, arm: str, than: str) -> Ratio:
+    """One metric of one arm over that of another, as the `of` of a claim.
+
+    >>> ratio("seconds", "fast", than="slow")({"fast": {"seconds": 1.0}, "slow": {"seconds": 4.0}})
+    0.25
+    """
+    return Ratio(metric, arm, than)
+
+
+@dataclasses.dataclass(frozen=True)
+class Margin:
+    """What `margin` returns: a value that pickles and prints."""
+
+    metric: str
+    arms: tuple[str, ...]
+    than: tuple[str, ...]
+
+    def __call__(self, arms):
+        return min(arms[arm][self.metric] for arm in self.arms) - max(arms[arm][self.metric] for arm in self.than)
+
+    def __str__(self):
+        return f"{self.metric}: {' and '.join(self.arms)} above each of {', '.join(self.than)}"
+
+
+def margin(metric: str, arms: str | Sequence[str], than: Sequence[str]) -> Margin:
+    """By how much each of some arms is above each of others: the least of the ones minus the greatest of the others, as the `of` of a claim.
+
+    Args:
+      metric: its name.
+      arms: the name of an arm, or of several.
+      than: the names of the others.
+
+    Returns:
+      A function of `{arm: {metric: value}}`.
+
+    Raises:
+      ValueError: no arm on one of the sides.
+
+    >>> margin("knn", "hard", than=("plain", "simple"))({"hard": {"knn": 3.0}, "plain": {"knn": 1.0}, "simple": {"knn": 2.0}})
+    1.0
+    """
+    arms, than = (((names,) if isinstance(names, str) else tuple(names)) for names in (arms, than))
+    if not arms or not than:
+        raise ValueError(f"arms and than must name one arm each at least, got {arms!r} and {than!r}")
+    return Margin(metric, arms, than)
 
 
 def estimate(values):

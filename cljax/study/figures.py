@@ -13,14 +13,15 @@ DASHES = ("-", "--", ":", "-.")
 _VERDICTS = {"holds": "#009E73", "not shown": "#7F7F7F", "contradicted": "#D55E00"}
 
 
-def curves(report, metrics=None, arms=None, *, x=None, xlabel="evaluation", columns=4, size=None):
+def curves(report, metrics=None, arms=None, *, x=None, first=1, xlabel="evaluation", columns=4, size=None):
     """Curves of several arms in one set of axes a metric: the mean over seeds, and the 95 % interval as a band.
 
     Args:
       report: the report of a study, as `figures(report)` gets it or `report.json` holds it.
       metrics: names of metrics that are curves; by default all of them.
       arms: names of arms; by default all that have a curve.
-      x: the places of a curve's points: a sequence, or the name of a metric that holds them; by default 1, 2, ...
+      x: the places of a curve's points: a sequence, or the name of a metric that holds them; by default `first`, `first` + 1, ...
+      first: such as 0 where a curve's first point is what was before training.
       xlabel: what x is, with its unit.
       columns: how many axes stand side by side at most.
       size: width and height in inches, but for rows of the legend beyond the first; by default what the axes need.
@@ -39,7 +40,7 @@ def curves(report, metrics=None, arms=None, *, x=None, xlabel="evaluation", colu
             entry = report["arms"][arm].get(metric)
             if entry is None or not isinstance(entry["mean"], list):
                 continue
-            at = report["arms"][arm][x]["mean"] if isinstance(x, str) else x if x is not None else range(1, len(entry["mean"]) + 1)
+            at = report["arms"][arm][x]["mean"] if isinstance(x, str) else x if x is not None else range(first, first + len(entry["mean"]))
             _band(panel, at, entry["mean"], entry["interval"], arm, place)
         panel.set_title(metric.removesuffix(" over steps"), fontsize=10)
         panel.set_xlabel(xlabel)

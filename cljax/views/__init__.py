@@ -4,10 +4,11 @@ from cljax.views.blur import gaussian_blur
 from cljax.views.clips import clip_augment, per_clip
 from cljax.views.colour import colour_jitter, greyscale, solarise
 from cljax.views.compose import compose
-from cljax.views.crops import multi_crop, random_resized_crop
+from cljax.views.crops import centre_crop, multi_crop, random_crop, random_resized_crop
 from cljax.views.erasing import block_mask, random_erasing
+from cljax.views.imagenet import imagenet
 from cljax.views.images import IMAGENET, flip, shift_gain_noise, to_floats
-from cljax.views.mixing import Mixed, cut_mix, mix_up
+from cljax.views.mixing import Mixed, cut_mix, mix_up, mixed_targets
 from cljax.views.per_example import per_example
 from cljax.views.rand_augment import RAND_AUGMENT, rand_augment
 from cljax.views.signals import jitter, scaling
@@ -18,6 +19,7 @@ __all__ = [
     "Mixed",
     "RAND_AUGMENT",
     "block_mask",
+    "centre_crop",
     "clip_augment",
     "colour_jitter",
     "compose",
@@ -27,13 +29,16 @@ __all__ = [
     "flip",
     "gaussian_blur",
     "greyscale",
+    "imagenet",
     "inverse_cloze",
     "jitter",
     "mix_up",
+    "mixed_targets",
     "multi_crop",
     "per_clip",
     "per_example",
     "rand_augment",
+    "random_crop",
     "random_erasing",
     "random_resized_crop",
     "replace_tokens",

@@ -34,11 +34,16 @@ def over(values, image):
 def check_images(key, images, index, colour=False):
     """Checks the first arguments of a view; `colour`: there must be three channels, one or none."""
     check.key("key", key)
-    if jnp.ndim(images) not in (3, 4):
-        raise ValueError(f"images must have shape [B, H, W] or [B, H, W, C], got {list(jnp.shape(images))}")
-    check.arrays(images=(images, "B H W" if jnp.ndim(images) == 3 else "B H W C"), index=(index, "B?", "int"))
+    check_shape(images, index=(index, "B?", "int"))
     if colour and jnp.ndim(images) == 4 and jnp.shape(images)[3] not in (1, 3):
         raise ValueError(f"images must have one channel or three (red, green, blue), got {jnp.shape(images)[3]}")
+
+
+def check_shape(images, **others):
+    """Checks that images are floats `[B, H, W]` or `[B, H, W, C]`, and `others` beside them, as `core.check.arrays` takes them."""
+    if jnp.ndim(images) not in (3, 4):
+        raise ValueError(f"images must have shape [B, H, W] or [B, H, W, C], got {list(jnp.shape(images))}")
+    check.arrays(images=(images, "B H W" if jnp.ndim(images) == 3 else "B H W C"), **others)
 
 
 def check_probability(probability):

@@ -1,4 +1,4 @@
-"""Crops of images: one of random place and shape, or several of several sizes; computed in float32 at least and returned in the images' dtype."""
+"""Crops of images: of a fixed size, of random place and shape, or of several sizes; in float32 at least, returned in the images' dtype."""
 
 import itertools
 from collections.abc import Sequence
@@ -112,6 +112,77 @@ def multi_crop(
     return _multi_crop(key, images, index, tuple(map(tuple, scales)), tuple(ratio), sizes, tuple(counts))
 
 
+def random_crop(
+    key: KeyLike,
+    images: Float[ArrayLike, "B H W *C"],
+    *,
+    size: int | Sequence[int],
+    index: Integer[ArrayLike, " B"] | None = None,
+    padding: int = 0,
+) -> Float[Array, "B h w *C"]:
+    """Cuts a box of a fixed size out of each image, at a random place; nothing is interpolated.
+
+    `size=32, padding=4` with `flip` is what most networks for CIFAR are trained with; `centre_crop` is what belongs to it in evaluation.
+
+    Args:
+      key: a PRNG key.
+      images: `[B, H, W]` or `[B, H, W, C]` floats.
+      size: height and width of the box, or one number for both.
+      index: `[B]` integers from which the draws are made, see `per_example`; None is 0, 1, ..., B - 1.
+      padding: pixels of value 0 that are put around each image first.
+
+    Returns:
+      The views, `[B, h, w]` or `[B, h, w, C]`, in the dtype of `images`.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range; a box that is larger than the padded images.
+
+    >>> import jax, jax.numpy as jnp
+    >>> random_crop(jax.random.key(0), jnp.ones((2, 32, 32, 3)), size=32, padding=4).shape
+    (2, 32, 32, 3)
+    """
+    _images.check_images(key, images, index)
+    check.integer("padding", padding, at_least=0)
+    size = _fitting(size, *(length + 2 * padding for length in jnp.shape(images)[1:3]))
+
+    return _random_crop(key, images, index, size, padding)
+
+
+def centre_crop(images: Float[ArrayLike, "B H W *C"], size: int | Sequence[int]) -> Float[Array, "B h w *C"]:
+    """The middle of each image; where it can't lie in the middle, half a pixel towards the upper left.
+
+    Args:
+      images: `[B, H, W]` or `[B, H, W, C]` floats.
+      size: height and width, or one number for both.
+
+    Returns:
+      `[B, h, w]` or `[B, h, w, C]`, in the dtype of `images`.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range; a size that is larger than the images.
+
+    >>> import jax.numpy as jnp
+    >>> centre_crop(jnp.arange(20.0).reshape(1, 4, 5), 2).tolist()
+    [[[6.0, 7.0], [11.0, 12.0]]]
+    """
+    _images.check_shape(images)
+    images = jnp.asarray(images)
+    height, width = size = _fitting(size, *images.shape[1:3])
+    top, left = ((length - part) // 2 for length, part in zip(images.shape[1:3], size, strict=True))
+    return images[:, top : top + height, left : left + width]
+
+
+@partial(jax.jit, static_argnames=("size", "padding"))
+def _random_crop(key, images, index, size, padding):
+    def view(key, image):
+        padded = jnp.pad(image, [(padding, padding)] * 2 + [(0, 0)] * (image.ndim - 2))
+        rooms = (length - part for length, part in zip(padded.shape, size, strict=False))
+        start = [jnp.floor(place * (room + 1)).astype(jnp.int32) for place, room in zip(jax.random.uniform(key, (2,)), rooms, strict=True)]
+        return lax.dynamic_slice(padded, [*start, *[0] * (image.ndim - 2)], size + image.shape[2:])
+
+    return per_example(view, key, images, index=index)
+
+
 @partial(jax.jit, static_argnames="size")
 def _random_resized_crop(key, images, index, scale, ratio, size):
     def view(key, image):
@@ -172,3 +243,11 @@ def check_box(name, scale, ratio):
     _images.check_range("ratio", ratio)
     check.positive(f"{name}[0]", scale[0])
     check.positive("ratio[0]", ratio[0])
+
+
+def _fitting(size, height, width):
+    """Height and width of a box that lies inside of an image."""
+    size = _images.check_size("size", size)
+    if size[0] > height or size[1] > width:
+        raise ValueError(f"size must be at most that of the images with their padding, {height} x {width}, got {size[0]} x {size[1]}")
+    return size

@@ -17,8 +17,8 @@ from cljax.views.per_example import per_example
 class Mixed(NamedTuple):
     """Mixed images, and what a loss must know of them.
 
-    A loss mixes as the images do: `weight * value(targets) + (1 - weight) * value(targets[partner])`; over an axis of devices the partner's target
-    is `jax.lax.all_gather(targets, axis_name, tiled=True)[partner]`.
+    A loss mixes as the images do, `weight * value(targets) + (1 - weight) * value(targets[partner])`; where it is linear in its targets, as the
+    cross-entropy of probabilities is, it takes `mixed_targets`.
 
     Attributes:
       images: `[B, ...]`, the mixtures.
@@ -113,6 +113,32 @@ def cut_mix(
     _check(key, images, index, alpha, axis_name)
 
     return _mixed(_paste, key, images, index, alpha, axis_name=axis_name)
+
+
+def mixed_targets(mixed: Mixed, targets: Float[ArrayLike, "B K"], *, axis_name: str | None = None) -> Float[Array, "B K"]:
+    r"""The targets of mixed images, $\lambda_i t_i + (1 - \lambda_i) t_{\pi(i)}$.
+
+    Args:
+      mixed: of `mix_up` or `cut_mix`.
+      targets: `[B, K]` floats, the targets of the images before, such as one-hot labels.
+      axis_name: that with which they were mixed.
+
+    Returns:
+      `[B, K]`, float32 at least.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape or dtype; `axis_name` is not mapped here.
+
+    >>> import jax, jax.numpy as jnp
+    >>> mixed = mix_up(jax.random.key(0), jnp.eye(4)[:, None], alpha=1.0)
+    >>> bool(jnp.allclose(mixed_targets(mixed, jnp.eye(4)), mixed.images[:, 0]))
+    True
+    """
+    check.arrays(targets=(targets, "B K"), **{"mixed.weight": (mixed.weight, "B"), "mixed.partner": (mixed.partner, "B", "int")})
+    check.axis("axis_name", axis_name)
+    targets = jnp.asarray(targets)
+    others = targets if axis_name is None else lax.all_gather(targets, axis_name, tiled=True)
+    return mixed.weight[:, None] * targets + (1 - mixed.weight[:, None]) * others[mixed.partner]
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="axis_name")

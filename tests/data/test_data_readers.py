@@ -76,6 +76,15 @@ def test_broken_files_are_skipped_only_when_asked_and_named(folder):
     assert found.skipped == ("cat/broken.png", "dog/page.jpg") and found.labels.tolist() == [0, 1, 1]
 
 
+def test_parts_of_a_set_have_the_same_classes(folder):
+    both = data.image_sets(folder.parent, ("animals", "animals"), size=4, dtype="uint8")
+    assert [found.names for found in both] == [("cat", "dog")] * 2 and both[1].images.dtype == np.uint8
+    np.testing.assert_array_equal(both[0].images, data.images(folder, size=4, dtype="uint8").images)
+    (folder / "cat").rename(folder.parent / "cat")
+    with pytest.raises(ValueError, match=r"must have the same classes in animals and cat, got \('dog',\) and \('cat',\)"):
+        data.image_sets(folder.parent, ("animals", "cat"), size=4)
+
+
 @pytest.mark.errors
 def test_what_is_no_folder_of_pictures_is_named(folder, tmp_path):
     (tmp_path / "empty").mkdir()
@@ -95,6 +104,9 @@ def test_what_is_no_folder_of_pictures_is_named(folder, tmp_path):
     ]:
         with pytest.raises(error, match=text):
             data.images(*arguments, **options)
+    for arguments, text in [((3,), "folder must be a path, got int"), ((folder, "cat"), "parts must be a tuple of names, at least one, got 'cat'")]:
+        with pytest.raises(TypeError, match=text):
+            data.image_sets(*arguments)
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / "stray.png")
     with pytest.raises(ValueError, match="got .* with both: 'stray.png' belongs to no class"):
         data.images(folder, size=4)

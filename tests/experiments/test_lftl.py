@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cljax import data, encoders, memory
+from cljax import data, encoders, memory, samplers
 
 METRICS = {"source", "round 1", "accuracy", "mean", "misread", "accuracy over rounds", "misread over rounds"}
 ROWS, ROUNDS = 60, 2
@@ -30,7 +30,7 @@ def loaded(monkeypatch):
 
 
 def tiny(config, **changes):
-    sizes = dict(rounds=ROUNDS, ratio=0.1, epochs=2, batch=8, labelled_batch=4, source_epochs=2, source_batch=8, width=8, features=4, confident=5)
+    sizes = dict(rounds=ROUNDS, ratio=0.1, epochs=2, batch=8, labelled_batch=4, source_epochs=2, width=8, features=4, confident=5)
     return dataclasses.replace(config, **sizes | changes)
 
 
@@ -80,55 +80,47 @@ def test_the_fast_mode_shows_fewer_examples(experiment, loaded):
     assert counted == [("source", 12), ("round 1", 12), ("round 2", 12), ("source", 12), ("round 1", 4), ("round 2", 2)]
 
 
-def arrays(config):
+def arrays():
     images, _ = digits("digits")
-    bought = jnp.array([3, 41, 7, -1])
-    order = jnp.argsort(jnp.zeros(ROWS, bool).at[bought[:3]].set(True))
-    batches = {"images": jnp.asarray(images), "labels": jnp.array([3, 1, 7, 0]), "bought": bought, "count": jnp.int32(3), "order": order}
-    return batches | {"first": jnp.int32(0), "key": jax.random.key(5)}
+    labels = memory.labels(ROWS, 4)
+    known = labels.update(labels.init(), jnp.array([3, 41, 7]), jnp.array([3, 1, 7]))
+    return {"pool": jnp.asarray(images), "known": known, "first": jnp.int32(0), "key": jax.random.key(5)}
 
 
-def test_batches_hold_bought_labels_and_the_rest_of_the_pool(experiment):
-    config = tiny(experiment.Config(), batch=19, labelled_batch=3)
-    drawn = [jax.jit(partial(experiment.draw, config))(jax.random.key(0), arrays(config), t) for t in range(3)]
-    free = np.concatenate([batch["free"]["index"] for batch in drawn])
-    assert sorted(free) == sorted(set(range(ROWS)) - {3, 41, 7})  # an epoch: each once
-    for batch in drawn:
-        assert sorted(zip(batch["known"]["index"].tolist(), batch["labels"].tolist(), strict=True)) == [(3, 3), (7, 7), (41, 1)]
+def state_of(experiment, config, **changes):
+    """A state in a round with three labels, and the model."""
+    model = experiment.classifier_of(config, 10)
+    encoder = model.modules[0].init(jax.random.key(1), arrays()["pool"][:1])
+    variables = encoders.chained(encoder, model.modules[1].init(jax.random.key(2), jnp.zeros((1, 4))))
+    bank = memory.bank(ROWS, 4, 0.0, normalise=False).init(jax.random.key(3))
+    opt = experiment.optimiser(config, 1.0).init(variables["params"])
+    state = {"model": variables, "opt": opt, "bank": bank, "bought": arrays()["known"].index, "t": jnp.int32(0), "total": jnp.float32(10)}
+    return model, state | changes
 
 
-@pytest.mark.parametrize("changes", [dict(), dict(mixing=True, information=False, anchors=False)])
-def test_four_devices_take_the_step_of_one(experiment, changes):
-    config = tiny(experiment.Config(), labelled_batch=8, **changes)
-    networks = experiment.networks_of(config, 10)
-    batch = jax.jit(partial(experiment.draw, config))(jax.random.key(0), arrays(config), 0)
-    encoder = networks[0].init(jax.random.key(1), batch["known"]["images"][:1])
-    averages = {"batch_stats": encoder.pop("batch_stats")}
-    params = {"encoder": encoder, "head": networks[1].init(jax.random.key(2), jnp.zeros((1, 4)))}
-    bank = memory.bank(ROWS, 4, 0.0).init(jax.random.key(3))
-    optimiser = experiment.optimiser(config, 1.0).init(params)
-    state = {"model": {"params": params, "averages": averages}, "opt": optimiser, "bank": bank, "t": jnp.int32(0)}
+@pytest.mark.parametrize("mixing", [False, True])
+def test_four_devices_take_the_step_of_one(experiment, mixing):
+    config = tiny(experiment.Config(mixup_weight=1.0), **experiment.CE if mixing else {})
+    draw = partial(samplers.pool_batch, labelled=8, unlabelled=0 if mixing else 8)
+    batch = jax.jit(draw)(jax.random.key(0), arrays(), 0)
+    model, state = state_of(experiment, config, bank=memory.bank(ROWS, 4, 0.0).init(jax.random.key(3)))
     after = []
     for devices in (1, 4):
         mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         specs = dict(in_specs=(jax.P(), jax.P("data"), jax.P()), out_specs=(jax.P(), jax.P()), check_vma=False)
-        take = partial(experiment.step, networks, config, 10.0, arrays(config)["bought"])
+        take = partial(experiment.step, model, config, mixing)
         after.append(jax.jit(jax.shard_map(take, mesh=mesh, **specs))(state, batch, jax.random.key(2)))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), *after)
-    moved = np.flatnonzero((np.asarray(after[0][0]["bank"].keys) != bank.keys).any(axis=1))
-    assert moved.tolist() == ([3, 7, 41] if config.anchors else []) and int(after[0][0]["t"]) == (not config.mixing)
+    moved = np.flatnonzero((np.asarray(after[0][0]["bank"].keys) != state["bank"].keys).any(axis=1))
+    assert moved.tolist() == ([] if mixing else [3, 7, 41]) and int(after[0][0]["t"]) == (not mixing)
 
 
 def test_the_memory_moves_between_epochs_and_not_after_the_last(experiment):
     config = tiny(experiment.Config())
-    networks, images = experiment.networks_of(config, 10), arrays(config)["images"]
-    encoder = networks[0].init(jax.random.key(1), images[:1])
-    model = {"averages": {"batch_stats": encoder.pop("batch_stats")}}
-    model["params"] = {"encoder": encoder, "head": networks[1].init(jax.random.key(2), jnp.zeros((1, 4)))}
-    state = {"model": model, "bank": memory.bank(ROWS, 4, 0.0, normalise=False).init(jax.random.key(3)), "t": jnp.int32(9)}
-    hook = partial(experiment.refresh, networks, config, 10.0, images, arrays(config)["bought"])
+    model, state = state_of(experiment, config, t=jnp.int32(9))
+    hook = partial(experiment.refresh, model, config, arrays()["pool"])
     once = hook(jax.random.key(0), state)[0]["bank"].keys
-    features = experiment.predict(networks, model, images)[0]
+    features = experiment.predict(model, state["model"], arrays()["pool"])[0]
     np.testing.assert_allclose(once[jnp.array([3, 7, 41])], 0.9 * features[jnp.array([3, 7, 41])], rtol=1e-5)  # the weight of the new is 0.9
     assert not once[jnp.array([0, 59])].any()
     np.testing.assert_array_equal(hook(jax.random.key(0), state | {"t": jnp.int32(10)})[0]["bank"].keys, 0)
@@ -148,20 +140,20 @@ def test_full_trains_on_folders_of_photographs(experiment, shallow, monkeypatch,
             for i in range(6):
                 Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(tmp_path / domain / name / f"{i}.png")
     monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
-    config = tiny(experiment.FULL, rounds=1, ratio=0.2, epochs=1, mixup=False, source_epochs=1, pixels=16, width=2)
-    assert isinstance(experiment.networks_of(config, 3)[1], encoders.WeightNormHead)
+    config = tiny(experiment.FULL, rounds=1, ratio=0.2, epochs=1, mixup_weight=None, source_epochs=1, pixels=16, width=2)
+    assert isinstance(experiment.classifier_of(config, 3).modules[1], encoders.WeightNormHead)
     found = experiment.run(config, jax.random.key(0))
     assert set(found) == METRICS and all(np.isfinite(value).all() for value in found.values())
     (tmp_path / experiment.FULL.data[1] / "car").rename(tmp_path / experiment.FULL.data[1] / "cat")
-    with pytest.raises(ValueError, match="data must be two folders with the same classes"):
+    with pytest.raises(ValueError, match="must have the same classes"):
         experiment.domains(config)
 
 
 def test_the_residual_network_learns_at_a_tenth_of_the_rate(experiment):
-    params = {"encoder": {"params": {"modules_0": jnp.ones(2), "modules_1": jnp.ones(2)}}, "head": jnp.ones(2)}
+    params = {"modules_0": {"modules_0": jnp.ones(2), "modules_1": jnp.ones(2)}, "modules_1": jnp.ones(2)}
     optimiser = experiment.optimiser(experiment.FULL, 0.5)
     update, _ = optimiser.update(params, optimiser.init(params), params)
-    slow, fast = update["encoder"]["params"]["modules_0"], update["encoder"]["params"]["modules_1"]
+    slow, fast = update["modules_0"]["modules_0"], update["modules_0"]["modules_1"]
     np.testing.assert_allclose(fast, -0.5 * 1.9 * 1.001, rtol=1e-5)  # nesterov's first step: 1.9 gradients, with the decay of the weights
     np.testing.assert_allclose(slow, fast / 10, rtol=1e-5)
 

@@ -87,9 +87,28 @@ def test_gain_is_one_metric_of_two_arms_and_pickles():
     assert str(of) == "knn: hard minus plain"
 
 
+def test_gain_may_be_over_another_metric():
+    results = {"hard": {"knn": 3.0, "linear": 3.5}, "plain": {"linear": 1.0}}
+    for how, expected, text in (({"over": "linear"}, -0.5, "knn: hard minus linear"), (dict(than="plain", over="linear"), 2.0, "linear of plain")):
+        of = pickle.loads(pickle.dumps(study.gain("knn", "hard", **how)))
+        assert of(results) == expected and str(of).endswith(text)
+    with pytest.raises(ValueError, match="than or over must be given"):
+        study.gain("knn", "hard")
+
+
 def test_value_is_one_metric_of_one_arm_and_pickles():
     of = pickle.loads(pickle.dumps(study.value("knn", "hard")))
     assert of({"hard": {"knn": 3.0}, "plain": {"knn": 1.0}}) == 3.0 and str(of) == "knn: hard"
+
+
+def test_ratio_and_margin_compare_arms_and_pickle():
+    results = {"a": {"knn": 6.0}, "b": {"knn": 3.0}, "c": {"knn": 1.0}, "d": {"knn": 2.0}}
+    share, each = (pickle.loads(pickle.dumps(of)) for of in (study.ratio("knn", "a", than="d"), study.margin("knn", ["a", "b"], than=("c", "d"))))
+    assert share(results) == 3.0 and str(share) == "knn: a over d"
+    assert each(results) == 1.0 and str(each) == "knn: a and b above each of c, d"
+    assert study.margin("knn", "a", than="b")(results) == 3.0
+    with pytest.raises(ValueError, match="arms and than must name one arm each at least"):
+        study.margin("knn", [], than=["b"])
 
 
 def arms(better, plain=0.0):

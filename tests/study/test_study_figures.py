@@ -28,6 +28,12 @@ def test_curves_have_the_size_that_is_asked_for():
     assert study.curves(report(**many), ["matrix"], size=(8, 3)).get_figheight() > 3
 
 
+def test_curves_begin_where_it_is_said():
+    for how, places in (({}, [1, 2, 3]), ({"first": 0}, [0, 1, 2]), ({"x": [5, 7, 9], "first": 0}, [5, 7, 9])):
+        (panel,) = study.curves(report(one=[1.0, 2.0, 3.0]), ["matrix"], **how).axes
+        assert panel.lines[0].get_xdata().tolist() == places
+
+
 @pytest.mark.errors
 def test_what_is_no_matrix_is_named():
     with pytest.raises(ValueError, match="metric must be the entries of a square matrix, got 3 of them for arm 'odd'"):

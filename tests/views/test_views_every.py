@@ -14,6 +14,7 @@ BATCH = np.random.default_rng(0).uniform(size=(8, 6, 6, 3)).astype(np.float32)
 INDEX = np.arange(8)
 SINGLE = {  # one program holds them all, so what two share is here once
     "shift_gain_noise": views.shift_gain_noise,
+    "random_crop": partial(views.random_crop, size=5, padding=1),
     "random_resized_crop": partial(views.random_resized_crop, scale=(0.3, 1.0)),
     "multi_crop": lambda *args, **how: views.multi_crop(*args, sizes=(5,), counts=(2,), scales=((0.3, 1.0),), **how)[0].swapaxes(0, 1),
     "colour_jitter": views.colour_jitter,

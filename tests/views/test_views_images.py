@@ -159,8 +159,45 @@ def test_a_box_of_everything_is_the_image_in_all_channels():
     np.testing.assert_allclose(random_resized_crop(KEY, images, scale=(1.0, 1.0), ratio=(1.0, 1.0)), images, atol=1e-6)
 
 
+def test_random_crops_are_equally_often_at_every_place_and_padded_with_zeros():
+    got = np.asarray(views.random_crop(KEY, np.broadcast_to(IMAGE, (COUNT, 5, 4)), size=(4, 3), padding=1))
+    padded = np.pad(IMAGE, 1)
+    counts = [(got == padded[top : top + 4, left : left + 3]).all(axis=(1, 2)).sum() for top in range(4) for left in range(4)]
+    assert sum(counts) == COUNT and stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_a_random_crop_moves_channels_together_and_the_middle_is_cut_out():
+    images = RNG.uniform(size=(3, 7, 6, 2)).astype(np.float32)
+    got = np.asarray(views.random_crop(KEY, images, size=4))
+    alone = [np.asarray(views.random_crop(KEY, images[..., i], size=4)) for i in (0, 1)]
+    np.testing.assert_array_equal(got, np.stack(alone, axis=-1))
+    np.testing.assert_array_equal(views.random_crop(KEY, images, size=(7, 6)), images)
+    np.testing.assert_array_equal(views.centre_crop(images, 4), images[:, 1:5, 1:5])  # 3 rows are left over: the smaller half is cut off above
+    np.testing.assert_array_equal(views.centre_crop(images[..., 0], (7, 2)), images[:, :, 2:4, 0])
+
+
+def test_photographs_for_imagenet_are_parts_of_the_normalised_bytes():
+    images = RNG.integers(0, 256, (40, 7, 6, 3), np.uint8)
+    normal = (images / 255 - np.array(views.IMAGENET[0])) / np.array(views.IMAGENET[1])
+    np.testing.assert_allclose(views.imagenet(images, 4), normal[:, 1:5, 1:5], atol=1e-5)
+    found, index = np.asarray(views.imagenet(images, 4, key=KEY)), []
+    for image, part in zip(normal, found, strict=True):
+        places = [(top, left, side) for top in range(4) for left in range(3) for side in (1, -1)]
+        index.append([np.allclose(image[top : top + 4, left : left + 4][:, ::side], part, atol=1e-5) for top, left, side in places].index(True))
+    assert len(set(index)) > 12  # of 24: all places and both sides come up
+    np.testing.assert_array_equal(views.imagenet(images[3:5], 4, key=KEY, index=np.array([3, 4])), found[3:5])
+
+
 @pytest.mark.errors
 def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="size must be at most that of the images with their padding, 8 x 8, got 9 x 8"):
+        views.random_crop(KEY, BATCH, size=(9, 8), padding=1)
+    with pytest.raises(ValueError, match="padding must be at least 0, got -1"):
+        views.random_crop(KEY, BATCH, size=2, padding=-1)
+    with pytest.raises(ValueError, match="size must be at most that of the images"):
+        views.centre_crop(BATCH, 7)
+    with pytest.raises(TypeError, match="images must have dtype float, got uint8"):
+        views.centre_crop(BATCH.astype(np.uint8), 2)
     with pytest.raises(TypeError, match="key must be a PRNG key"):
         views.flip(0, BATCH)
     with pytest.raises(ValueError, match=r"images must have shape \[B, H, W\] or \[B, H, W, C\], got \[6, 6\]"):

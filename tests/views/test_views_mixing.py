@@ -79,3 +79,30 @@ def test_a_batch_of_one_is_its_own_partner():
     mixed = views.mix_up(KEY, IMAGES[:1], index=np.array([9]), alpha=1.0)
     assert mixed.partner.tolist() == [0]
     np.testing.assert_allclose(mixed.images, IMAGES[:1], atol=1e-6)
+
+
+def test_targets_are_mixed_as_their_images_are_on_one_device_and_on_four():
+    targets = np.eye(5, dtype=np.float32)[np.arange(8) % 5]
+    for mix in (views.mix_up, views.cut_mix):
+        mixed = mix(KEY, IMAGES[:8], alpha=1.0)
+        expected = mixed.weight[:, None] * targets + (1 - mixed.weight[:, None]) * targets[mixed.partner]
+        np.testing.assert_allclose(views.mixed_targets(mixed, targets), expected, atol=1e-6)
+
+    def split(images, targets):
+        return views.mixed_targets(views.mix_up(KEY, images, alpha=1.0, axis_name="data"), targets, axis_name="data")
+
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = dict(mesh=mesh, in_specs=(jax.P("data"), jax.P("data")), out_specs=jax.P("data"))
+    alone = views.mixed_targets(views.mix_up(KEY, IMAGES[:8], alpha=1.0), targets)
+    np.testing.assert_allclose(jax.jit(jax.shard_map(split, **specs))(IMAGES[:8], targets), alone, atol=1e-6)
+
+
+@pytest.mark.errors
+def test_bad_targets_are_named():
+    mixed = views.mix_up(KEY, IMAGES[:3])
+    with pytest.raises(ValueError, match="targets"):
+        views.mixed_targets(mixed, np.ones((4, 2), np.float32))
+    with pytest.raises(TypeError, match="targets"):
+        views.mixed_targets(mixed, np.ones((3, 2), int))
+    with pytest.raises(ValueError, match="axis_name"):
+        views.mixed_targets(mixed, np.ones((3, 2), np.float32), axis_name="data")
