@@ -7,8 +7,7 @@ bandit with three arms (for thrice its steps, after which all losses stand still
 on a small language model of docstrings that is to write long words.
 
     python experiments/copg.py --workers
-    python experiments/copg.py --arm "digits copg" --set beta=0.1,0.3,1
-    python experiments/copg.py --arm "text copg" --set beta=0.01,0.03,0.1
+    python experiments/copg.py --arm "digits copg" --arm "text copg" --set beta=0.03,0.1,0.3
     python experiments/copg.py --full --data-dir DIR
 
 In full DIR/tldr has `comparisons.jsonl`, lines {"prompt": ..., "chosen": ..., "rejected": ...} such as of summaries that people compared, and
@@ -54,13 +53,14 @@ LOSSES = "copg", *PREFERENCES, "value baseline", "no baseline"  # the last two a
 BANDIT = dict(task="bandit", beta=0.5, noise=1.0, batch=512, steps=6000, logged=2, prompts=10_000)
 TASKS = {"digits": {}, "bandit": BANDIT, "text": dict(task="text", beta=0.03, batch=64, steps=300, logged=8)}
 ARMS = {f"{task} {loss}": Config(loss=loss, **how) for task, how in TASKS.items() for loss in LOSSES}
+decoder = functools.cache(encoders.Decoder)  # one network for all cells: what is compiled for it serves them all
 EARNED, SIDES = np.float32([2.5, 2, 1]), np.float32([[0.1, 0.2, 0.7], [0.05, 0.05, 0.9]])  # of the bandit's arms; what the sides of a pair come from
 
 
 class World(NamedTuple):
     model: Any
     params: Any  # the reference's, with which the policy begins
-    known: dict  # prompts `[N, ...]`, actions `[N, K, ...]`, and their rewards and log-probabilities under the reference `[N, K]`
+    known: dict  # prompts `[N, ...]`, actions or texts `[N, K, ...]`, and their rewards and log-probabilities under the reference `[N, K]`
     evaluate: Callable  # a hook
 
 
@@ -76,19 +76,15 @@ def digits(config, key, fit):
     tables = [jnp.array([1, 0.5, 0, 0, 0, 0, 0, 0, 0, 0.5])[(jnp.arange(10) - labels[:, None]) % 10] for _, labels in (known, test)]
     behaviour = jnp.log(jnp.where(tables[0] == 1, 0.2, 1.0))  # who logged the actions seldom took the right one
     actions = jax.random.categorical(k_actions, behaviour[:, None], shape=(len(behaviour), config.logged))
-    known = {"prompts": known[0], "table": tables[0], "actions": actions}
-    return choices(config, k_init, encoders.MLP((config.width,), 10), known, test[0], tables[1])
-
-
-def zeros(tree):
-    return jax.tree.map(jnp.zeros_like, tree)
+    known, model = {"prompts": known[0], "table": tables[0], "actions": actions}, encoders.MLP((config.width,), 10)
+    return choices(config, k_init, model, known, test[0], tables[1])
 
 
 def choices(config, key, model, known, prompts, table):
-    """A policy over few actions whose reference is uniform."""
+    """A policy over few actions whose reference is uniform: its last layer is zero, those before it are of He's scale."""
     layers = model.init(key, prompts[:1])["params"]
-    *hidden, last = layers
-    layers = {name: layers[name] | {"kernel": layers[name]["kernel"] * 2**0.5} for name in hidden} | {last: zeros(layers[last])}
+    scales = {name: 2**0.5 for name in layers} | {list(layers)[-1]: 0.0}
+    layers = {name: jax.tree.map(partial(jnp.multiply, scales[name]), layer) for name, layer in layers.items()}
     known["rewards"] = jnp.take_along_axis(known["table"], known["actions"], axis=1)
     known["reference"] = jnp.full(known["rewards"].shape, -jnp.log(table.shape[1]))
     return World(model, {"params": layers}, known, partial(exactly, model, prompts, table, config.beta))
@@ -103,33 +99,24 @@ def exactly(model, prompts, table, beta, key, state):
     return state, found | {"KL": (reward - value) / beta, "accuracy": jnp.mean(jnp.argmax(logits, axis=1) == jnp.argmax(table, axis=1))}
 
 
-@functools.cache
-def corpus(vocabulary, width):
-    """Docstrings, and a network for them: one and the same for all cells, so that nothing compiles twice."""
-    texts = data.docstrings(vocabulary=vocabulary, key=jax.random.key(0))
-    return texts, encoders.Decoder(texts.tokenizer.get_vocab_size(), width, layers=2, heads=4, positions="rotary")
-
-
 def docstrings(config, key, fit):
     """A language model, that of `typical_sampling`, goes on from a few tokens; a text earns the share of its tokens that are long words."""
     k_known, k_held_out, k_logged = jax.random.split(jax.random.fold_in(key, 2), 3)
-    (first, new), (texts, model) = config.lengths, corpus(config.vocabulary, config.width)
+    (first, new), texts = config.lengths, data.docstrings(vocabulary=config.vocabulary, key=jax.random.key(0))
+    model = decoder(texts.tokenizer.get_vocab_size(), config.width, layers=2, heads=4, positions="rotary")
     params, _ = train.language_model(key, model, texts.known, steps=config.source_steps, fit=fit)
-    known, held_out = windows(k_known, texts.known, config.prompts, first), windows(k_held_out, texts.held_out, config.held_out, first)
+    known = {"prompts": samplers.stream_windows(k_known, texts.known, config.prompts, first)}
+    held_out = {"prompts": samplers.stream_windows(k_held_out, texts.held_out, config.held_out, first)}
     found = decoding.generate(k_logged, model.apply, params, known["prompts"], samples=config.logged, steps=new, head=model.head)
+    known |= {"texts": found.tokens, "mask": found.mask, "reference": found.log_probs.sum(axis=2)}
     names = [texts.tokenizer.id_to_token(i) for i in range(model.vocab_size)]
     score = partial(share, jnp.array([len(name) >= 6 and name.isalpha() for name in names]))
-    known |= {"actions": found.tokens, "mask": found.mask, "reference": found.log_probs.sum(axis=2), "rewards": score(**found._asdict())}
+    known["rewards"] = score(known)
     return World(model, params, known, partial(by_samples, model, score, params, held_out, dict(steps=new), config.beta))
 
 
-def windows(key, tokens, count, length):
-    start = jax.random.randint(key, (count, 1), 0, len(tokens) - length + 1)
-    return {"prompts": jnp.asarray(tokens)[start + jnp.arange(length)], "real": jnp.ones((count, length), bool)}
-
-
-def share(long, tokens, mask, **others):
-    return jnp.mean(mask & long[tokens], axis=2)
+def share(long, rows):
+    return jnp.mean(rows["mask"] & long[rows["texts"]], axis=2)
 
 
 def comparisons(config, key, fit):
@@ -137,68 +124,49 @@ def comparisons(config, key, fit):
     k_head, k_fit = jax.random.split(key)
     root, (first, new) = data.root() / config.task, config.lengths
     model, params, tokenizer = encoders.load_pretrained(root / "weights")
-    end = "<|endoftext|>"
-    prompts, *two = data.pairs(root / "comparisons.jsonl", columns=("prompt", "chosen", "rejected"))
-    held_out = data.pairs(root / "prompts.jsonl", columns=("prompt",))[0][: config.held_out]
-    held_out, known = (dict(zip(("prompts", "real"), data.tokenise(tokenizer, texts, length=first), strict=True)) for texts in (held_out, prompts))
-    two = [data.tokenise(tokenizer, [f"{text}{end}" for text in texts], length=new) for texts in two]
-    known |= {"actions": np.stack([side.ids for side in two], axis=1), "mask": np.stack([side.mask for side in two], axis=1)}
+    known = data.comparisons(root / "comparisons.jsonl", tokenizer, lengths=config.lengths)._asdict()
+    held_out = data.tokenise(tokenizer, data.pairs(root / "prompts.jsonl", columns=("prompt",))[0][: config.held_out], length=first)
+    held_out = {"prompts": held_out.ids, "real": held_out.mask}
     judge = {"decoder": params, "head": jax.random.normal(k_head, (model.features,)) / model.features}
-    state, stage = {"params": judge, "opt": optax.adam(config.source_rate).init(judge)}, dict(steps=config.source_steps, name="reward", shared=True)
-    judge = fit(k_fit, state, partial(judge_step, model, config.source_rate), train.draws(known, config.batch), **stage)[0]["params"]
-    score, rows = partial(judged, model, judge), jax.tree.map(jnp.asarray, known)
-    for name, of in (("rewards", score), ("reference", partial(log_probs, model, params))):
-        known[name] = jax.lax.map(partial(alone, of), rows, batch_size=16)
-    how = dict(steps=new, stop=tokenizer.token_to_id(end))
+    how = dict(steps=config.source_steps, batch=config.batch, learning_rate=config.source_rate, fit=fit)
+    judge, _ = train.reward_model(k_fit, partial(judged, model), judge, known, **how)
+    score = partial(judged, model, judge)
+    rewards, reference = (encoders.in_parts(of, known, size=16) for of in (score, partial(log_probs, model, params)))
+    known, how = known | {"rewards": rewards, "reference": reference}, dict(steps=new, stop=tokenizer.token_to_id("<|endoftext|>"))
     return World(model, params, known, partial(by_samples, model, score, params, held_out, how, config.beta))
 
 
-def alone(function, row):
-    return function(*(row[name][None] for name in ("prompts", "real", "actions", "mask")))[0]
+@partial(jax.jit, static_argnums=0)
+def judged(model, judge, rows):
+    """Scores of K continuations of each prompt: a direction in the state of the last token."""
+    prompts, texts, given = rows["prompts"], rows["texts"], dict(mask=rows["real"], token_mask=rows["mask"])
+    return decoding.final_states(model.apply, judge["decoder"], prompts, texts, **given) @ judge["head"]
 
 
 @partial(jax.jit, static_argnums=0)
-def judged(model, judge, prompts, real, tokens, mask):
-    """Scores of K continuations of each prompt: a direction in the state of the last token."""
-    shape, texts = tokens.shape[:2], [(prompts, tokens), (real, mask)]
-    ids, kept = (jnp.concatenate([jnp.repeat(a, shape[1], axis=0), b.reshape(-1, b.shape[2])], axis=1) for a, b in texts)
-    last = jnp.max(jnp.where(kept, jnp.arange(ids.shape[1]), 0), axis=1)
-    return (model.apply(judge["decoder"], ids, kept)[0][jnp.arange(len(ids)), last] @ judge["head"]).reshape(shape)
-
-
-def order(judge, model, batch):
-    scores = judged(model, judge, batch["prompts"], batch["real"], batch["actions"], batch["mask"])
-    return losses.mean(losses.bradley_terry(scores[:, 0], scores[:, 1]), axis_name="data")
-
-
-def judge_step(model, rate, state, batch, key):
-    value, grads = jax.value_and_grad(order)(state["params"], model, batch)
-    params, opt = train.descend(optax.adam(rate), grads, state["params"], state["opt"], axis_name="data")
-    return {"params": params, "opt": opt}, {"loss": value}
+def log_probs(model, params, rows):
+    """Of K continuations of each prompt, `[B, K]`."""
+    given = dict(mask=rows.get("real"), token_mask=rows["mask"])
+    return decoding.continuation_log_probs(model.apply, params, rows["prompts"], rows["texts"], **given).sum(axis=2)
 
 
 def by_samples(model, score, reference, held_out, how, beta, key, state):
-    """What the policy's own texts earn, of some prompts at a time."""
-    found = []
-    for start in range(0, len(held_out["real"]), 128):
-        prompts = {name: x[start : start + 128] for name, x in held_out.items()}
-        rows = dict(mask=prompts["real"], index=start + jnp.arange(len(prompts["real"])), samples=4, head=model.head)
-        texts = decoding.generate(key, model.apply, state["params"], prompts["prompts"], **rows, **how)
-        given = prompts | {"tokens": texts.tokens, "mask": texts.mask}
-        found.append((score(**given), texts.log_probs.sum(axis=2) - log_probs(model, reference, **given)))
-    reward, kl = (jnp.mean(jnp.concatenate(part)) for part in zip(*found, strict=True))
+    """What the policy's own texts earn."""
+    own = partial(of_samples, model, score, reference, how, state["params"], key)
+    reward, kl = map(jnp.mean, encoders.in_parts(own, held_out, jnp.arange(len(held_out["prompts"])), size=128))
     return state | {"earned": reward}, {"value": reward - beta * kl, "reward": reward, "KL": kl}
 
 
-@partial(jax.jit, static_argnums=0)
-def log_probs(model, params, prompts, real, tokens, mask):
-    """Of K continuations of each prompt, `[B, K]`."""
-    logits = decoding.continuation_logits(model.apply, params, prompts, tokens, mask=real, token_mask=mask)
-    return losses.sequence_logprob(logits, tokens, mask)
+def of_samples(model, score, reference, how, params, key, rows, index):
+    """Rewards of four texts a prompt, and by how much the policy finds them likelier than the reference does."""
+    how = dict(mask=rows.get("real"), index=index, samples=4, head=model.head) | how
+    texts = decoding.generate(key, model.apply, params, rows["prompts"], **how)
+    rows = rows | {"texts": texts.tokens, "mask": texts.mask}
+    return score(rows), texts.log_probs.sum(axis=2) - log_probs(model, reference, rows)
 
 
 def optimiser(config):
-    return optax.adam(lambda t: config.learning_rate * jnp.minimum(1, (t + 1) / config.warm_up))
+    return optax.adam(train.rise_and_fall(config.learning_rate, warm_up=config.warm_up))
 
 
 def pick(rows, columns):
@@ -219,12 +187,12 @@ def compare(config, own, reference, rewards, baseline, noise):
 def objective(params, model, config, baseline, batch, key):
     k_pair, k_noise = jax.random.split(key)
     pair = samplers.generation_pairs(k_pair, jnp.ones(batch["rewards"].shape, bool), index=batch["index"])
-    rewards, reference, actions = (pick(batch[name], pair) for name in ("rewards", "reference", "actions"))
+    rewards, reference = (pick(batch[name], pair) for name in ("rewards", "reference"))
     if "table" in batch:
         log_p = jax.nn.log_softmax(model.apply(params, batch["prompts"]))
-        own, baseline = pick(log_p, actions), jnp.sum(jnp.exp(log_p) * batch["table"], axis=1, keepdims=True)
+        own, baseline = pick(log_p, pick(batch["actions"], pair)), jnp.sum(jnp.exp(log_p) * batch["table"], axis=1, keepdims=True)
     else:
-        own = log_probs(model, params, batch["prompts"], batch["real"], actions, pick(batch["mask"], pair))
+        own = log_probs(model, params, batch | {name: pick(batch[name], pair) for name in ("texts", "mask")})
     noise = jax.vmap(jax.random.logistic)(jax.vmap(jax.random.fold_in, (None, 0))(k_noise, batch["index"]))
     return losses.mean(compare(config, own, reference, rewards, baseline, noise), axis_name="data")
 
@@ -242,52 +210,37 @@ def run(config, key, fit=train.fit):
     state, first = world.evaluate(k_start, state)
     how = dict(steps=config.steps, after=((max(1, config.steps // 10), world.evaluate),))
     _, history = fit(k_fit, state, partial(step, world.model, config), train.draws(world.known, config.batch), **how)
-    curves = {f"{name} over steps": jnp.concatenate([value[None], history[name]]) for name, value in first.items()}
-    return {name: history[name][-1] for name in first} | curves
+    return study.over_steps(history, first)
 
 
-def value_of(metric, arm, results):
-    return results[arm][metric]
-
-
-def lead(task, results):
-    """How far the value of CoPG's policy is above that of the best of the others, which is how much less regret it has."""
-    return results[f"{task} copg"]["value"] - max(results[f"{task} {loss}"]["value"] for loss in LOSSES[1:])
-
-
-def loss_of_regret(arm, results):
-    """How much more regret there is in the end than in the beginning."""
+def added_regret(arm, results):
     return results[arm]["regret"] - results[arm]["regret over steps"][0]
 
 
+# How far the value of CoPG's policy is above that of the best of the others, which is how much less regret it has.
+LEAD = {task: study.margin("value", f"{task} copg", than=[f"{task} {loss}" for loss in LOSSES[1:]]) for task in ("digits", "text")}
 CLAIMS = [
-    study.Claim("bandit: CoPG finds the best policy", partial(value_of, "regret", "bandit copg"), None, 0.01, 0.0),
+    study.Claim("bandit: CoPG finds the best policy", study.value("regret", "bandit copg"), None, 0.01, 0.0),
     study.Claim("bandit: IPO does not", study.gain("regret", "bandit ipo", than="bandit copg"), 0.1, expected=0.1525),
     study.Claim("bandit: a value baseline does not", study.gain("regret", "bandit value baseline", than="bandit copg"), 0.005, expected=0.0148),
-    study.Claim("bandit: without a baseline it ends worse than it began", partial(loss_of_regret, "bandit no baseline"), expected=0.3459),
-    study.Claim("digits: CoPG has the least regret", partial(lead, "digits"), expected=0.026),
-    study.Claim("digits: CoPG finds what is right", partial(value_of, "accuracy", "digits copg"), 0.8, expected=0.895),
-    study.Claim("digits: without a baseline it does so less than by chance", partial(value_of, "accuracy", "digits no baseline"), None, 0.1, 0.02),
-    study.Claim(
-        "digits: a value baseline earns more, off the leash", study.gain("reward", "digits value baseline", than="digits copg"), expected=0.28
-    ),
-    study.Claim("text: CoPG has the greatest value", partial(lead, "text")),
+    study.Claim("bandit: without a baseline it ends worse than it began", partial(added_regret, "bandit no baseline"), expected=0.3459),
+    study.Claim("digits: CoPG has the least regret", LEAD["digits"], expected=0.026),
+    study.Claim("digits: CoPG finds what is right", study.value("accuracy", "digits copg"), 0.8, expected=0.895),
+    study.Claim("digits: without a baseline it does so less than by chance", study.value("accuracy", "digits no baseline"), None, 0.1, 0.02),
+    study.Claim("digits: value baselines earn more, off the leash", study.gain("reward", "digits value baseline", than="digits copg"), expected=0.28),
+    study.Claim("text: CoPG has the greatest value", LEAD["text"]),
     study.Claim("paper: CoPG earns more than IPO", study.gain("reward", "text copg", than="text ipo")),
     study.Claim("paper: IPO earns more than DPO", study.gain("reward", "text ipo", than="text dpo")),
 ]
 
-PAPER = dict(beta=0.06, learning_rate=1e-6, warm_up=145, steps=1450, logged=2, held_out=1024)
-FULL = Config(task="tldr", lengths=(512, 64), source_steps=1450, **PAPER)
+FULL = Config("tldr", beta=0.06, learning_rate=1e-6, warm_up=145, steps=1450, logged=2, held_out=1024, lengths=(512, 64), source_steps=1450)
 
 
 def figures(report):
-    drawn = {}
-    for task in TASKS:
-        arms = [f"{task} {loss}" for loss in LOSSES if f"{task} {loss}" in report["arms"]]
-        if arms:
-            drawn[f"{task} over KL"] = study.curves(report, ["reward over steps"], arms, x="KL over steps", xlabel="KL to the reference, nats")
-            drawn[task] = study.scores(report, ["value", "reward", "KL"], arms)
-    return drawn
+    tasks = {task: [arm for arm in ARMS if arm.startswith(task) and arm in report["arms"]] for task in TASKS}
+    tasks, over = {task: arms for task, arms in tasks.items() if arms}, dict(x="KL over steps", xlabel="KL to the reference, nats")
+    drawn = {f"{task} over KL": study.curves(report, ["reward over steps"], arms, **over) for task, arms in tasks.items()}
+    return drawn | {task: study.scores(report, ["value", "reward", "KL"], arms) for task, arms in tasks.items()}
 
 
 if __name__ == "__main__":

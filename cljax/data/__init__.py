@@ -4,6 +4,7 @@ from cljax.data.catalogue import DATASETS
 from cljax.data.chunks import Chunks
 from cljax.data.code import Docstrings, DocumentedCode, docstrings, documented_code
 from cljax.data.code_search import CodeSearch, TypedTokens, code_search_net, described_functions, piece_tokenizer, tokenise_pieces, typed_pieces
+from cljax.data.comparisons import Comparisons, comparisons
 from cljax.data.copies import root
 from cljax.data.dataset import Dataset
 from cljax.data.few_shot import CIFAR_FS, cifar_fs
@@ -28,6 +29,7 @@ __all__ = [
     "Chunks",
     "ClipBatches",
     "CodeSearch",
+    "Comparisons",
     "DATASETS",
     "Dataset",
     "DebianSource",
@@ -47,6 +49,7 @@ __all__ = [
     "builder",
     "cifar_fs",
     "code_search_net",
+    "comparisons",
     "described_functions",
     "docstrings",
     "documented_code",

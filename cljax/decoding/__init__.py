@@ -2,17 +2,19 @@
 
 from cljax.decoding.filters import Filter, compose, contrastive_logits, plausibility, temperature, top_k, top_p, typical
 from cljax.decoding.generate import Generation, generate
-from cljax.decoding.score import continuation_logits
+from cljax.decoding.score import continuation_log_probs, continuation_logits, final_states
 from cljax.decoding.search import contrastive_rank, contrastive_search
 
 __all__ = [
     "Filter",
     "Generation",
     "compose",
+    "continuation_log_probs",
     "continuation_logits",
     "contrastive_logits",
     "contrastive_rank",
     "contrastive_search",
+    "final_states",
     "generate",
     "plausibility",
     "temperature",

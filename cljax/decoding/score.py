@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
@@ -22,8 +23,7 @@ def continuation_logits(
 ) -> Float[Array, "B *samples T V"]:
     r"""The logits from which a model would have drawn each token of given continuations of prompts, in one pass and differentiably.
 
-    `losses.sequence_logprob(logits, tokens, token_mask)` is the log-probability of each continuation, of what `generate` returns the sum of its
-    `log_probs`.
+    `continuation_log_probs` picks what they say of the tokens.
 
     Args:
       apply: `apply(params, ids, mask)` gives `(hidden, logits)`, as a `Decoder`'s.
@@ -45,6 +45,88 @@ def continuation_logits(
     >>> jnp.exp(logits).round(2).tolist()
     [[[1.0, 0.0, 0.0], [0.25, 0.75, 0.0]]]
     """
+    prompt, mask, prefix, tokens, token_mask = _checked(apply, prompt, mask, prefix, tokens, token_mask)
+    _, logits, real = _read(apply, params, prompt, mask, prefix, tokens, token_mask)
+    length = prompt.shape[1]
+    last = jnp.max(jnp.where(real[:, :length], jnp.arange(length), -1), axis=1)
+    first = _pick(logits, last, jnp.nan)
+    return single(jnp.concatenate([first, logits[:, length:-1]], axis=1)).reshape(*tokens.shape, -1)
+
+
+def continuation_log_probs(
+    apply: Callable,
+    params: Any,
+    prompt: Int[ArrayLike, "B L"],
+    tokens: Int[ArrayLike, "B *samples T"],
+    *,
+    mask: Bool[ArrayLike, "B L"] | None = None,
+    token_mask: Bool[ArrayLike, "B *samples T"] | None = None,
+    prefix: Float[ArrayLike, "B P D"] | None = None,
+) -> Float[Array, "B *samples T"]:
+    r"""How likely a model finds each token of given continuations, $\log p(y_t \mid x, y_{<t})$: what `generate` tells of its own as `log_probs`.
+
+    Their sum is the log-probability of a continuation, as losses of preferences and policies take it; it is differentiable.
+
+    Args:
+      apply, params, prompt, tokens, mask, token_mask, prefix: as in `continuation_logits`.
+
+    Returns:
+      float32 of the shape of `tokens`; 0 where a token isn't real, NaN where one that is lies outside the vocabulary.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind or shape, or what `apply` raises.
+
+    >>> table = jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]]))  # what follows each token
+    >>> found = continuation_log_probs(lambda params, ids, mask: (None, params[ids]), table, jnp.array([[1, 0]]), jnp.array([[1, 0, 0]]))
+    >>> jnp.exp(found).round(2).tolist()
+    [[0.75, 0.5, 0.25]]
+    """
+    logits = continuation_logits(apply, params, prompt, tokens, mask=mask, token_mask=token_mask, prefix=prefix)
+    tokens = jnp.asarray(tokens)
+    if token_mask is not None:  # overwritten before, so that no NaN of padding reaches a gradient
+        logits, tokens = jnp.where(jnp.asarray(token_mask)[..., None], logits, 0), jnp.where(token_mask, tokens, 0)
+    place = jnp.where(tokens < 0, logits.shape[-1], tokens)[..., None]  # a negative one would count from the end
+    found = jnp.take_along_axis(logits, place, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
+    return found if token_mask is None else jnp.where(token_mask, found, 0)
+
+
+def final_states(
+    apply: Callable,
+    params: Any,
+    prompt: Int[ArrayLike, "B L"],
+    tokens: Int[ArrayLike, "B *samples T"],
+    *,
+    mask: Bool[ArrayLike, "B L"] | None = None,
+    token_mask: Bool[ArrayLike, "B *samples T"] | None = None,
+    prefix: Float[ArrayLike, "B P D"] | None = None,
+) -> Float[Array, "B *samples D"]:
+    """The state of the last real token of each continuation of a prompt, which has seen all of the text: what a reward model reads.
+
+    Args:
+      apply, params, prompt, tokens, mask, token_mask, prefix: as in `continuation_logits`.
+
+    Returns:
+      float32 of the shape of `tokens` without its last axis, and D; of an empty continuation it is the prompt's. NaN where a prompt has no token
+      either.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind or shape, or what `apply` raises.
+
+    Reference: Ouyang et al., "Training Language Models to Follow Instructions with Human Feedback", NeurIPS 2022 (a reward model's score).
+
+    >>> def apply(params, ids, mask):
+    ...     return params[ids], None
+    >>> final_states(apply, jnp.eye(3), jnp.array([[2]]), jnp.array([[0, 1]]), token_mask=jnp.array([[True, False]])).tolist()
+    [[1.0, 0.0, 0.0]]
+    """
+    prompt, mask, prefix, tokens, token_mask = _checked(apply, prompt, mask, prefix, tokens, token_mask)
+    hidden, _, real = _read(apply, params, prompt, mask, prefix, tokens, token_mask)
+    last = jnp.max(jnp.where(real, jnp.arange(real.shape[1]), -1), axis=1)
+    return single(_pick(hidden, last, jnp.nan)).reshape(*tokens.shape[:-1], -1)
+
+
+def _checked(apply, prompt, mask, prefix, tokens, token_mask):
+    """The arguments as arrays, with masks of all tokens where there are none."""
     if not callable(apply):
         raise TypeError(f"apply must be a function, got {type(apply).__name__}")
     what = dict(prompt=(prompt, "B L", "int"), mask=(mask, "B L?", "bool"), tokens=(tokens, "... T", "int"), token_mask=(token_mask, "...?", "bool"))
@@ -56,16 +138,23 @@ def continuation_logits(
         raise ValueError(f"token_mask must have the shape of tokens, {list(shape)}, got {list(jnp.shape(token_mask))}")
     if not length or not new:
         raise ValueError(f"prompt and tokens must hold a token each, got shapes {list(jnp.shape(prompt))} and {list(shape)}")
-    samples = shape[1] if len(shape) == 3 else 1
     mask = jnp.ones(jnp.shape(prompt), bool) if mask is None else jnp.asarray(mask)
     token_mask = jnp.ones(shape, bool) if token_mask is None else jnp.asarray(token_mask)
+    return jnp.asarray(prompt), mask, prefix if prefix is None else jnp.asarray(prefix), jnp.asarray(tokens), token_mask
+
+
+def _read(apply, params, prompt, mask, prefix, tokens, token_mask):
+    """What the model gives of the whole texts, a row for each continuation, and which of their tokens are real."""
+    samples = tokens.shape[1] if tokens.ndim == 3 else 1
     ids, real = (
-        jnp.concatenate([jnp.repeat(jnp.asarray(before), samples, axis=0), jnp.reshape(after, (-1, new))], axis=1)
+        jnp.concatenate([jnp.repeat(before, samples, axis=0), after.reshape(-1, after.shape[-1])], axis=1)
         for before, after in ((prompt, tokens), (mask, token_mask))
     )
-    front = {} if prefix is None else {"prefix": jnp.repeat(jnp.asarray(prefix), samples, axis=0)}
-    logits = apply(params, ids, real, **front)[1]
-    last = jnp.max(jnp.where(real[:, :length], jnp.arange(length), -1), axis=1)
-    first = jnp.take_along_axis(logits, jnp.where(last < 0, logits.shape[1], last)[:, None, None], axis=1, mode="fill", fill_value=jnp.nan)
-    found = jnp.concatenate([first, logits[:, length:-1]], axis=1)
-    return single(found).reshape(*shape, -1)
+    front = {} if prefix is None else {"prefix": jnp.repeat(prefix, samples, axis=0)}
+    return *apply(params, ids, real, **front)[:2], real
+
+
+def _pick(values, place, filler):
+    """Of each row that at one place, with an axis of one; `filler` for the place -1."""
+    place = jnp.where(place < 0, values.shape[1], place)[:, None, None]
+    return jnp.take_along_axis(values, place, axis=1, mode="fill", fill_value=filler)

@@ -8,7 +8,6 @@ from cljax.encoders.convolutional import ConvNet
 from cljax.encoders.decoder import Cache, Decoder
 from cljax.encoders.mlp import MLP, Autoencoder, ProjectionHead
 from cljax.encoders.parts import in_parts
-from cljax.encoders.pooling import last_state
 from cljax.encoders.pretrained import load_pretrained, save_pretrained
 from cljax.encoders.protocol import Encoder
 from cljax.encoders.resnet import ResNet, ResNet3D, resnet3d50, resnet18, resnet50
@@ -37,7 +36,6 @@ __all__ = [
     "apply_in_training",
     "chained",
     "in_parts",
-    "last_state",
     "load_pretrained",
     "resnet18",
     "resnet3d50",

@@ -1,8 +1,25 @@
 """Studies: arms, seeds, sweeps, claims, tables and pictures; the command line of every experiment."""
 
-from cljax.study.claims import Claim, gain, value
+from cljax.study.claims import Claim, gain, margin, ratio, value
 from cljax.study.figures import curves, default_figures, matrices, scores, trends, verdicts
+from cljax.study.history import over_steps
 from cljax.study.main import main
 from cljax.study.sweep import load, sweep
 
-__all__ = ["Claim", "curves", "default_figures", "gain", "load", "main", "matrices", "scores", "sweep", "trends", "value", "verdicts"]
+__all__ = [
+    "Claim",
+    "curves",
+    "default_figures",
+    "gain",
+    "load",
+    "main",
+    "margin",
+    "matrices",
+    "over_steps",
+    "ratio",
+    "scores",
+    "sweep",
+    "trends",
+    "value",
+    "verdicts",
+]

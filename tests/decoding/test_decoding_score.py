@@ -1,4 +1,4 @@
-"""The logits of continuations that are there already are those of the text as a whole, wherever prompts are padded."""
+"""What a model makes of continuations that are there already is what it makes of the text as a whole, wherever prompts are padded."""
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,37 @@ def test_they_give_the_log_probabilities_that_generate_tells():
     np.testing.assert_allclose(one, logits[:, 1], atol=1e-5)
 
 
+def test_log_probabilities_are_those_of_the_losses_and_padding_hides_what_it_holds():
+    mask = np.arange(4) < LENGTHS[:, None]
+
+    def likelihood(params, tokens):
+        return decoding.continuation_log_probs(MODEL.apply, params, PROMPT, tokens, mask=mask, token_mask=TOKEN_MASK)
+
+    found = jax.jit(likelihood)(PARAMS, TOKENS)
+    expected = losses.token_cross_entropy(score(PROMPT, mask, TOKENS, TOKEN_MASK), TOKENS, TOKEN_MASK).values
+    np.testing.assert_array_equal(found, -expected)
+    assert (found[~TOKEN_MASK] == 0).all() and (found[TOKEN_MASK] < 0).all()
+    grads = jax.jit(jax.grad(lambda params, tokens: likelihood(params, tokens).sum()))
+    spoiled = np.where(TOKEN_MASK, TOKENS, 99)  # outside the vocabulary: its states are NaN
+    jax.tree.map(np.testing.assert_array_equal, grads(PARAMS, spoiled), grads(PARAMS, TOKENS))
+    outside = decoding.continuation_log_probs(MODEL.apply, PARAMS, PROMPT, np.where(np.arange(5) == 4, 11, TOKENS))
+    assert np.isnan(outside[..., 4]).all()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_final_states_have_seen_all_of_the_text(side):
+    mask = (np.arange(4) if side == "right" else np.arange(4)[::-1]) < LENGTHS[:, None]
+    token_mask = TOKEN_MASK & (np.arange(3) > 0)[:, None, None]  # the first prompt's continuations are empty
+    found = decoding.final_states(MODEL.apply, PARAMS, PROMPT, TOKENS, mask=mask, token_mask=token_mask)
+    assert found.shape == (3, 2, 8)
+    for row, sample in np.ndindex(3, 2):
+        text = np.concatenate([PROMPT[row][mask[row]], TOKENS[row, sample][token_mask[row, sample]]])
+        np.testing.assert_allclose(found[row, sample], MODEL.apply(PARAMS, text[None])[0][0, -1], atol=1e-5)
+    nothing = np.array([[False] * 4, [True] * 4, [True] * 4])
+    one = decoding.final_states(MODEL.apply, PARAMS, PROMPT, TOKENS[:, 0], mask=nothing, token_mask=token_mask[:, 0])
+    assert np.isnan(one[0]).all() and np.isfinite(one[1:]).all()
+
+
 def test_a_prefix_goes_in_front_and_a_prompt_without_a_token_shows():
     prefix = jnp.asarray(RNG.normal(size=(3, 2, 8)), jnp.float32)
     found = decoding.continuation_logits(MODEL.apply, PARAMS, PROMPT, TOKENS[:, 0], prefix=prefix)
@@ -65,6 +96,8 @@ def test_a_prefix_goes_in_front_and_a_prompt_without_a_token_shows():
         ),
         (lambda: decoding.continuation_logits(MODEL.apply, PARAMS, PROMPT[:, :0], TOKENS), ValueError, "prompt and tokens must hold a token each"),
         (lambda: decoding.continuation_logits("model", PARAMS, PROMPT, TOKENS), TypeError, "apply must be a function, got str"),
+        (lambda: decoding.continuation_log_probs(MODEL, PARAMS, PROMPT, TOKENS[:2]), ValueError, r"tokens must have shape \[3, T\] or \[3, S, T\]"),
+        (lambda: decoding.final_states("model", PARAMS, PROMPT, TOKENS), TypeError, "apply must be a function, got str"),
     ],
 )
 def test_bad_input_is_named(call, error, match):
