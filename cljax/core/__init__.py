@@ -5,7 +5,7 @@ from cljax.core.clustering import KMeans, kmeans
 from cljax.core.compat import vary, varying_axes
 from cljax.core.dropout import apply_with_dropout
 from cljax.core.mmd import mmd
-from cljax.core.numerics import safe_norm, safe_normalize, unit_factors
+from cljax.core.numerics import safe_norm, safe_normalize, softplus, unit_factors
 from cljax.core.permutation import mixed, permutation, permuted, shuffled
 from cljax.core.resample import systematic_resample
 from cljax.core.sampling import gumbel_top_k
@@ -27,6 +27,7 @@ __all__ = [
     "safe_normalize",
     "shuffled",
     "sinkhorn",
+    "softplus",
     "systematic_resample",
     "unit_factors",
     "vary",

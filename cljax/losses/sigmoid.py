@@ -1,11 +1,10 @@
 """The sigmoid loss: every pair is a yes-or-no question of its own."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from cljax import pairwise
-from cljax.core import check
+from cljax.core import check, softplus
 from cljax.losses import _pairs
 from cljax.losses._pairs import Collective, Ids, Implementation, Scalar, Similarity, Temperature, Where
 from cljax.pairwise import Sum
@@ -53,7 +52,7 @@ def sigmoid_contrastive(
 
     def terms(scores, row, column, bias):
         logits, own = scores * row["scale"] + bias, _pairs.own(row, column)
-        return Sum(jax.nn.softplus(jnp.where(own, -logits, logits)), _pairs.kept(row, column, own))
+        return Sum(softplus(jnp.where(own, -logits, logits)), _pairs.kept(row, column, own))
 
     how = dict(similarity=similarity, axis_name=axis_name, collective=collective, block_size=block_size, implementation=implementation)
     a, b = _pairs.drop(where, a), _pairs.drop(where, b)

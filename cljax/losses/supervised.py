@@ -3,11 +3,10 @@
 import functools
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, Bool, Float, Integer
 
-from cljax.core import check
+from cljax.core import check, softplus
 from cljax.losses import _pairs
 from cljax.losses._pairs import Collective, Ids, Implementation, Similarity, Temperature, Where
 from cljax.losses.averaging import Masked
@@ -143,7 +142,7 @@ def _multi_positive(queries, rows, sources, combine, how):
         return count | picked | {"lse": LogSumExp(logits, kept)}
 
     def each_apart(scores, row, column, _):
-        return Sum(jax.nn.softplus(row["lse"] - scores * row["scale"]), _pairs.positives(row, column))
+        return Sum(softplus(row["lse"] - scores * row["scale"]), _pairs.positives(row, column))
 
     found = functools.reduce(_pairs.join, _pairs.over(sources, queries, terms, rows, how))
     count = jnp.maximum(found["count"], 1)

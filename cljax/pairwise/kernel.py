@@ -19,7 +19,7 @@ INTERPRETED = False  # tests run the kernel as plain operations, on any device
 
 _KINDS = (jnp.float32, jnp.int32, jnp.bool_)
 _OPERATIONS = {
-    *("add", "sub", "mul", "div", "neg", "abs", "sign", "square", "sqrt", "integer_pow", "exp", "log", "log1p", "tanh", "max", "min"),
+    *("add", "sub", "mul", "div", "neg", "abs", "sign", "square", "sqrt", "integer_pow", "exp", "log", "log1p", "tanh", "logistic", "max", "min"),
     *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "not", "select_n"),
     *("broadcast_in_dim", "reshape", "expand_dims", "squeeze", "convert_element_type", "copy", "stop_gradient"),
     *("jit", "pjit", "custom_jvp_call", "custom_vjp_call"),

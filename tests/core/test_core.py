@@ -63,6 +63,18 @@ def test_a_norm_has_zero_gradient_at_zero():
     np.testing.assert_allclose(jax.grad(lambda x: core.safe_norm(x).sum())(x), [[0.6, 0.8], [0, 0]], atol=1e-6)
 
 
+def test_softplus_and_both_derivatives_are_exact_to_rounding_wherever_float32_reaches():
+    x = np.concatenate([np.linspace(-87, 87, 1001), [0.0, 1e-6, -1e-6, 3e38, -3e38, np.inf, -np.inf]]).astype(np.float32)
+    wide = np.asarray(x, np.float64)
+    with np.errstate(over="ignore"):
+        value, slope = np.logaddexp(wide, 0), 1 / (1 + np.exp(-wide))
+    np.testing.assert_allclose(core.softplus(x), value, rtol=5e-7)
+    np.testing.assert_allclose(jax.vmap(jax.grad(core.softplus))(x), slope, rtol=5e-7, atol=1e-37)
+    np.testing.assert_allclose(jax.vmap(jax.grad(jax.grad(core.softplus)))(x), slope * (1 - slope), rtol=5e-7, atol=1e-7)
+    assert np.isnan(core.softplus(jnp.nan)) and np.isnan(jax.grad(core.softplus)(jnp.nan))
+    assert core.softplus(jnp.ones(2, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
 def test_nan_is_not_normalised_away():
     assert np.all(np.isnan(core.safe_normalize(jnp.array([[jnp.nan, 1.0]]))))
 
