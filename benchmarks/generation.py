@@ -7,6 +7,9 @@ model and at a larger one; the time of the first call, nearly all compilation, s
 released codes' loops; where PyTorch is not installed, it is named. Tokens of the two may part where two candidates are equally good to rounding.
 Filters run on 8 rows of logits; the sort is XLA's, and beside it PyTorch's.
 
+"One device a core" is the same function under `jax.shard_map`, the prompts split over devices of which JAX counts one for each core of the processor
+(`jax_num_cpu_devices`): a step of a small model is too short to be shared among cores in any other way.
+
 The least of several rounds in turns, in one process. Other work on the same machine changes the ratios: they are indicative there.
 """
 
@@ -122,13 +125,23 @@ def writing(name, size, rounds, torch):
     prompt = np.random.default_rng(0).integers(0, vocabulary, (rows, length))
     # Wider than at first, so that some tokens are likely, as after training.
     params = jax.tree.map(lambda leaf: leaf * 2 if leaf.ndim > 1 else leaf, jax.jit(model.init)(jax.random.key(0), prompt))
-    key = jax.random.key(1)
     how = dict(steps=steps, head=model.head)
-    ours = {
-        "contrastive search": partial(decoding.contrastive_search, model.apply, params, prompt, k=K, alpha=ALPHA, **how),
-        "typical sampling": partial(decoding.generate, key, model.apply, params, prompt, filter=decoding.typical(MASS), **how),
-        "greedy": partial(decoding.generate, None, model.apply, params, prompt, greedy=True, **how),
-    }
+
+    def contrastive(params, prompt, index):
+        return decoding.contrastive_search(model.apply, params, prompt, k=K, alpha=ALPHA, **how)
+
+    def drawn(params, prompt, index):
+        return decoding.generate(jax.random.key(1), model.apply, params, prompt, filter=decoding.typical(MASS), index=index, **how)
+
+    def greedy(params, prompt, index):
+        return decoding.generate(None, model.apply, params, prompt, greedy=True, **how)
+
+    inputs, kinds = (params, prompt, np.arange(rows)), {"contrastive search": contrastive, "typical sampling": drawn, "greedy": greedy}
+    ours = {kind: partial(jax.jit(write), *inputs) for kind, write in kinds.items()}
+    if jax.device_count() > 1:
+        inputs = measure.shared(params), *measure.shared(inputs[1:], ["data"])
+        split = partial(jax.shard_map, mesh=measure.mesh(), in_specs=(jax.P(), jax.P("data"), jax.P("data")), out_specs=jax.P("data"))
+        ours |= {f"{kind}, one device a core": partial(jax.jit(split(write)), *inputs) for kind, write in kinds.items()}
     first = {}
     for kind, run in ours.items():
         start = time.perf_counter()
@@ -150,8 +163,8 @@ def writing(name, size, rounds, torch):
         if not torch:
             measure.row(what, f"{rate}; nothing to compare with: torch not installed")
             continue
-        ratio = times[f"{kind}, there"] / times[kind]
-        target = ">= 3" if name.startswith("small") and kind != "greedy" else ""
+        ratio = times[f"{kind.split(',')[0]}, there"] / times[kind]
+        target = ">= 3" if name.startswith("small") and "greedy" not in kind else ""
         measure.row(f"{what} / PyTorch's", f"{ratio:.1f} ({rate})", target, ratio >= 3 if target else None)
 
 
@@ -192,7 +205,7 @@ def main():
         import torch
 
         torch.set_num_threads(os.cpu_count())
-    measure.begin()
+    measure.begin(one_a_core=True)
     for name, size in SIZES.items():
         writing(name, size, options.rounds, torch)
     filtering(options.vocabulary, options.rounds, torch)

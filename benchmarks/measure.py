@@ -1,5 +1,6 @@
 """What the benchmarks share: timing in turns, and one table of results beside their targets."""
 
+import math
 import os
 import platform
 import time
@@ -9,8 +10,13 @@ import jax
 HEADER = "| what | result | target | |\n|---|---|---|---|"
 
 
-def begin(note=""):
-    """Prints the machine and the head of the table, unless this script is one of several that fill one table."""
+def begin(note="", one_a_core=False):
+    """Prints the machine and the head of the table, unless this script is one of several that fill one table.
+
+    `one_a_core` makes a processor several devices, one for each core (the largest power of two), before it is first used.
+    """
+    if one_a_core:
+        jax.config.update("jax_num_cpu_devices", 2 ** int(math.log2(os.cpu_count())))
     if "BENCHMARKS" not in os.environ:
         print(f"{machine()}{note}\n\n{HEADER}", flush=True)
 
@@ -30,6 +36,16 @@ def row(what, result, target="", met=None):
 def compiled(function, *inputs):
     """The compiled program: call it; `.memory_analysis().temp_size_in_bytes` is its own figure for temporaries."""
     return jax.jit(function).lower(*inputs).compile()
+
+
+def mesh():
+    """All devices along one axis, "data"."""
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def shared(tree, spec=()):
+    """The arrays as `jax.shard_map` over `mesh` takes them: whole on every device, or split by a `jax.P`."""
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh(), jax.P(*spec)))
 
 
 def seconds(runs, rounds):
