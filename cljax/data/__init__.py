@@ -8,6 +8,7 @@ from cljax.data.comparisons import Comparisons, comparisons
 from cljax.data.copies import root
 from cljax.data.dataset import Dataset
 from cljax.data.few_shot import CIFAR_FS, cifar_fs
+from cljax.data.films import film_videos
 from cljax.data.folders import Pictures, image_sets, images
 from cljax.data.graphs import Graph, graph, package_graph
 from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
@@ -21,7 +22,7 @@ from cljax.data.sources import DebianSource, Source
 from cljax.data.streams import token_streams
 from cljax.data.tables import pairs
 from cljax.data.text import Tokens, token_stream, tokenise, train_tokenizer, words
-from cljax.data.videos import ClipBatches, Videos, frames_of, read_clips, video_sets, videos
+from cljax.data.videos import ClipBatches, Videos, evaluation_clips, frames_of, read_clips, video_sets, videos
 from cljax.data.word_vectors import ppmi_vectors
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
     "docstrings",
     "documented_code",
     "documented_search",
+    "evaluation_clips",
+    "film_videos",
     "frames_of",
     "graph",
     "image_sets",

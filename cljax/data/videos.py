@@ -1,23 +1,24 @@
 """Folders of videos, as pictures of their frames, that are read a clip at a time: of sets too large for memory."""
 
+import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import ArrayLike, Integer
+from jaxtyping import Array, ArrayLike, Integer, Num
 
 from cljax.core import check, shuffled
 from cljax.core.check import KeyLike
 from cljax.data import copies, folders
 
 
-class Videos(NamedTuple):
-    """What `videos` finds.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Videos:
+    """What `videos` finds: `len` of it is how many, and `found[rows]` are some of them, as of an array.
 
     Attributes:
       paths: the folder of each video.
@@ -28,6 +29,13 @@ class Videos(NamedTuple):
     paths: tuple[pathlib.Path, ...]
     labels: np.ndarray
     names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: slice | Integer[np.ndarray, " n"]) -> "Videos":
+        chosen = np.arange(len(self))[rows]
+        return Videos(tuple(self.paths[row] for row in chosen), self.labels[chosen], self.names)
 
 
 def videos(folder: str | os.PathLike) -> Videos:
@@ -135,6 +143,46 @@ def read_clips(
         return np.stack(list(pool.map(lambda path: _read(path, size), wanted))).reshape(*places.shape, *size, 3)
 
 
+def evaluation_clips(
+    videos: Videos | Num[ArrayLike, "N L H W *C"],
+    draw: Callable[[int], Integer[ArrayLike, "... T"]],
+    *,
+    batch: int = 1,
+    size: int | tuple[int, int] | None = None,
+) -> Iterator[Num[Array | np.ndarray, "..."]]:
+    """The same clips of each video, in order and once: what an encoder is evaluated on.
+
+    Args:
+      videos: what `videos` found; or an array `[N, L, H, W]` or `[N, L, H, W, C]` of videos of L frames.
+      draw: `draw(length)` gives `[..., T]` places in a video of so many frames, such as `samplers.spread_clips` with its other values bound.
+      batch: how many videos of an array at a time, but for a few fewer where it doesn't divide them; those of a folder come one by one.
+      size: of the frames of a folder, as for `read_clips`.
+
+    Returns:
+      An iterator of `[b, ..., T, H, W]` or `[b, ..., T, H, W, C]`: of an array in its kind and dtype, of a folder uint8 as `read_clips` gives them.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind, shape or range; no size for a folder; a file that is no picture that can be read.
+
+    >>> videos = np.arange(30).reshape(3, 10, 1, 1)
+    >>> [clips[..., 0, 0].tolist() for clips in evaluation_clips(videos, lambda length: [[0, 1], [length - 2, length - 1]], batch=2)]
+    [[[[0, 1], [8, 9]], [[10, 11], [18, 19]]], [[[20, 21], [28, 29]]]]
+    """
+    check.integer("batch", batch, at_least=1)
+    if not callable(draw):
+        raise TypeError(f"draw must be a function, got {type(draw).__name__}")
+    if isinstance(videos, Videos):
+        if size is None:
+            raise ValueError("size must be given for the videos of a folder, whose frames may have any")
+        found = map(frames_of, videos.paths)
+        return (read_clips([frames], np.asarray(draw(len(frames)))[None], size=size) for frames in found)
+    if np.ndim(videos) not in (4, 5):
+        raise ValueError(f"videos must have shape [N, L, H, W] or [N, L, H, W, C], got {list(np.shape(videos))}")
+    places = np.asarray(draw(np.shape(videos)[1]))
+    parts = np.array_split(np.arange(len(videos)), -(-len(videos) // batch))
+    return (videos[part.reshape(-1, *[1] * places.ndim), places] for part in parts)
+
+
 class ClipBatches:
     """Batches of clips of videos, for ever, as `train.fit` takes them: epochs without replacement, this process's share, and they can be resumed.
 
@@ -164,7 +212,7 @@ class ClipBatches:
 
     def __init__(self, key: KeyLike, videos: Videos, batch: int, draw: Callable, *, size: int | tuple[int, int]):
         check.key("key", key)
-        check.integer("batch", batch, at_least=1, at_most=len(videos.paths))
+        check.integer("batch", batch, at_least=1, at_most=len(videos))
         if not callable(draw):
             raise TypeError(f"draw must be a function, got {type(draw).__name__}")
         self._key, self._videos, self._batch, self._draw, self._size, self._step = key, videos, batch, draw, size, 0
@@ -179,7 +227,7 @@ class ClipBatches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        index = np.asarray(shuffled(self._key, len(self._videos.paths), self._batch, self._step))[jax.process_index() :: jax.process_count()]
+        index = np.asarray(shuffled(self._key, len(self._videos), self._batch, self._step))[jax.process_index() :: jax.process_count()]
         frames = [frames_of(self._videos.paths[place]) for place in index]
         drawn = self._draw(jax.random.fold_in(self._key, self._step), np.array([len(video) for video in frames]), index)
         self._step += 1

@@ -1,7 +1,7 @@
 """Encoders: flax Linen modules from inputs to embeddings `[B, D]`, float32 whatever they compute in."""
 
 from cljax.encoders.bag import BagOfTokens
-from cljax.encoders.chain import Chain, chained
+from cljax.encoders.chain import Chain, chained, with_head
 from cljax.encoders.conv1d import ConvNet1D
 from cljax.encoders.conv3d import ConvNet3D
 from cljax.encoders.convolutional import ConvNet
@@ -41,4 +41,5 @@ __all__ = [
     "resnet3d50",
     "resnet50",
     "save_pretrained",
+    "with_head",
 ]

@@ -4,8 +4,13 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
+
+from cljax.core import check
+from cljax.core.check import KeyLike
 
 
 class Chain(nn.Module):
@@ -89,3 +94,40 @@ def chained(*parts: PyTree) -> PyTree:
             raise TypeError(f"parts must be dicts of variables, as `init` gives them, got {type(part).__name__}")
     kinds = dict.fromkeys(kind for part in parts for kind in part)
     return {kind: {f"modules_{i}": part[kind] for i, part in enumerate(parts) if kind in part} for kind in kinds}
+
+
+def with_head(key: KeyLike, encoder: nn.Module, variables: Mapping[str, PyTree], head: nn.Module) -> tuple[Chain, dict[str, PyTree]]:
+    """An encoder that has learnt, and behind it a head that has not: what is fine-tuned.
+
+    Args:
+      key: a PRNG key, of the head's parameters, which are those that `Chain([encoder, head]).init` would draw.
+      encoder: a Linen module whose `features` are the width of its embeddings.
+      variables: its own, `{"params": ...}` and others such as running averages.
+      head: a Linen module, such as `MLP((), classes)`.
+
+    Returns:
+      `(model, variables)` of `Chain([encoder, head])`.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from cljax import encoders
+    >>> encoder, images = encoders.MLP((64,), 48), jnp.ones((5, 8, 8))
+    >>> learnt = encoder.init(jax.random.key(0), images)
+    >>> model, variables = with_head(jax.random.key(1), encoder, learnt, encoders.MLP((), 10))
+    >>> model.apply(variables, images).shape
+    (5, 10)
+    """
+    check.key("key", key)
+    model = Chain([encoder, head])
+    fresh = jax.jit(Chain([_Given(), head]).init)(key, jnp.zeros((1, encoder.features)))
+    return model, chained(variables, {kind: tree["modules_1"] for kind, tree in fresh.items()})
+
+
+class _Given(nn.Module):
+    """In place of an encoder: its embeddings are given."""
+
+    @nn.compact
+    def __call__(self, inputs):
+        return inputs

@@ -6,6 +6,7 @@ from cljax.metrics.few_shot import few_shot_accuracy, nearest_centroid, opta, op
 from cljax.metrics.geometry import (
     alignment,
     contrast_accuracy,
+    contrast_entropy,
     length_bias,
     penalty_entropy,
     relative_penalty,
@@ -30,6 +31,7 @@ __all__ = [
     "coherence",
     "collapse_watch",
     "contrast_accuracy",
+    "contrast_entropy",
     "diversity",
     "effective_rank",
     "entropy_deviation",

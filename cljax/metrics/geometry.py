@@ -189,6 +189,40 @@ def contrast_accuracy(
     return jnp.where(jnp.isnan(ahead), jnp.nan, ahead > 0)
 
 
+def contrast_entropy(
+    a: Float[ArrayLike, "B D"],
+    b: Float[ArrayLike, "B D"],
+    *,
+    temperature: Num[ArrayLike, ""],
+    axis_name: str | None = None,
+) -> Float[Array, " B"]:
+    r"""How sure the contrastive task is: the entropy of the softmax over the cosines of each row of `a` with all of `b`, in nats.
+
+    It falls from $\log N$, where all rows are alike, to 0.
+
+    Args:
+      a, b: `[B, D]` embeddings; row i belongs to row i.
+      temperature: divides the cosines; above 0.
+      axis_name: the mapped axis over which the batch is split; each row is compared with those of all devices.
+
+    Returns:
+      float32 `[B]`.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    Reference: a diagnostic in the released code of Qian et al., "Spatiotemporal Contrastive Video Representation Learning", CVPR 2021.
+
+    >>> print(contrast_entropy(jnp.eye(2), jnp.ones((2, 2)), temperature=0.1).round(4))
+    [0.6931 0.6931]
+    """
+    check.arrays(a=(a, "B D"), b=(b, "B D"))
+    check.axis("axis_name", axis_name)
+    keys = safe_normalize(b)
+    keys = keys if axis_name is None else lax.all_gather(keys, axis_name, tiled=True)
+    return softmax_entropy(safe_normalize(a) @ keys.T, temperature=temperature)
+
+
 def length_bias(
     similarity: Float[ArrayLike, " P"],
     lengths: Num[ArrayLike, " P"],

@@ -2,7 +2,7 @@
 
 from cljax.study.claims import Claim, gain, margin, ratio, value
 from cljax.study.figures import curves, default_figures, matrices, scores, trends, verdicts
-from cljax.study.history import over_steps
+from cljax.study.history import over_steps, thinned
 from cljax.study.main import main
 from cljax.study.sweep import load, sweep
 
@@ -19,6 +19,7 @@ __all__ = [
     "ratio",
     "scores",
     "sweep",
+    "thinned",
     "trends",
     "value",
     "verdicts",

@@ -7,7 +7,9 @@ from cljax.train.config import config
 from cljax.train.descend import descend
 from cljax.train.draws import draws
 from cljax.train.fit import fit
+from cljax.train.kernels import kernels
 from cljax.train.language import language_model
+from cljax.train.minimise import minimise
 from cljax.train.processes import join
 from cljax.train.rewards import reward_model
 from cljax.train.schedules import rise_and_fall
@@ -23,7 +25,9 @@ __all__ = [
     "fit",
     "join",
     "keep_best",
+    "kernels",
     "language_model",
+    "minimise",
     "reward_model",
     "rise_and_fall",
 ]

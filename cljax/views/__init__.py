@@ -1,7 +1,7 @@
 """Views: changed arrays, as a pure function of a key and of the examples' indices."""
 
 from cljax.views.blur import gaussian_blur
-from cljax.views.clips import clip_augment, per_clip
+from cljax.views.clips import clip_augment, per_clip, spread_crops, take_clips
 from cljax.views.colour import colour_jitter, greyscale, solarise
 from cljax.views.compose import compose
 from cljax.views.crops import centre_crop, multi_crop, random_crop, random_resized_crop
@@ -46,5 +46,7 @@ __all__ = [
     "shift_gain_noise",
     "soda",
     "solarise",
+    "spread_crops",
+    "take_clips",
     "to_floats",
 ]

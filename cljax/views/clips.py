@@ -1,4 +1,4 @@
-"""Views of clips: any view of images, with the same draws for all frames of a clip."""
+"""Views of clips: any view of images, with the same draws for all frames of a clip; and crops that are no draws."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -124,6 +124,62 @@ def clip_augment(
     ]
     changed = compose(*steps, *[over(solarise)] * second)(key, clips, index=index)
     return jnp.clip(changed, 0, 1)
+
+
+def take_clips(videos: Num[ArrayLike, "B L *F"], places: PyTree) -> PyTree:
+    """The clips whose frames a sampler chose, out of videos.
+
+    Args:
+      videos: `[B, L, ...]`, L frames each.
+      places: integers `[B, ...]` from 0 to L - 1, such as `[B, T]` for a clip of each; or a tree of such arrays, such as those of
+        `samplers.sample_clip_pair`.
+
+    Returns:
+      `[B, ...]` with the axes of a frame behind, or a tree of such arrays.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind or shape.
+
+    >>> import jax.numpy as jnp
+    >>> take_clips(jnp.arange(10).reshape(2, 5), {"clip": jnp.array([[0, 2], [3, 4]])})["clip"].tolist()
+    [[0, 2], [8, 9]]
+    """
+    check.arrays(videos=(videos, "...", "number"))
+    if jnp.ndim(videos) < 2:
+        raise ValueError(f"videos must have shape [B, L, ...], got {list(jnp.shape(videos))}")
+    for leaf in jax.tree.leaves(places):
+        check.arrays(places=(leaf, "...", "int"))
+        if jnp.shape(leaf)[:1] != jnp.shape(videos)[:1]:
+            raise ValueError(f"places must have a row for each of the {len(videos)} videos, got shape {list(jnp.shape(leaf))}")
+    return jax.tree.map(lambda place: jax.vmap(partial(jnp.take, axis=0))(jnp.asarray(videos), jnp.asarray(place)), places)
+
+
+def spread_crops(clips: Num[ArrayLike, "*B H W C"], crops: int = 3) -> Num[Array, "crops *B S S C"]:
+    """Squares at even distances along the longer side of images or of clips, for evaluation: what an encoder says of a clip is the mean over them.
+
+    Args:
+      clips: `[..., H, W, C]`, numbers of any dtype.
+      crops: how many; a single one lies in the middle. Where height and width are equal all are the same.
+
+    Returns:
+      `[crops, ..., S, S, C]` with S the shorter side, from the left or the upper one to the other.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind, shape or range.
+
+    Reference: Feichtenhofer et al., "SlowFast Networks for Video Recognition", ICCV 2019, section 4 (inference).
+
+    >>> import jax.numpy as jnp
+    >>> spread_crops(jnp.arange(5.0).reshape(1, 5, 1))[:, 0, 0, 0].tolist()
+    [0.0, 2.0, 4.0]
+    """
+    check.arrays(clips=(clips, "... H W C", "number"))
+    check.integer("crops", crops, at_least=1)
+    clips = jnp.asarray(clips)
+    height, width = clips.shape[-3:-1]
+    side, room = min(height, width), abs(height - width)
+    starts = [round(room * n / (crops - 1)) for n in range(crops)] if crops > 1 else [room // 2]
+    return jnp.stack([clips[..., start : start + side, :, :] if height > width else clips[..., start : start + side, :] for start in starts])
 
 
 def _check_clips(clips, index, kind):

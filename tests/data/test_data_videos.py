@@ -75,6 +75,41 @@ def test_batches_of_clips_are_epochs_that_go_on_where_they_stopped(root):
     assert batches.get_state() == {"step": 9} and again.get_state() == {"step": 5} and iter(again) is again
 
 
+def test_some_of_the_videos_are_chosen_like_rows_of_an_array(root):
+    found = data.videos(root)
+    some = found[np.array([2, 0])]
+    assert len(found) == 3 and len(some) == 2 and some.paths == (found.paths[2], found.paths[0]) and some.labels.tolist() == [1, 0]
+    assert some.names == found.names and found[1:].paths == found.paths[1:] and len(found[np.zeros(0, int)]) == 0
+
+
+def ends(length):
+    return [[0, 1], [length - 2, length - 1]]
+
+
+def test_each_video_is_evaluated_once_on_the_same_clips(root):
+    found = list(data.evaluation_clips(data.videos(root), ends, size=(4, 6)))
+    assert [clips.shape for clips in found] == [(1, 2, 2, 4, 6, 3)] * 3 and found[0].dtype == np.uint8
+    np.testing.assert_array_equal(np.concatenate(found)[..., 0, 0, 1], 10 * np.array([ends(4), ends(12), ends(3)]))
+    videos = np.random.default_rng(0).normal(size=(7, 5, 3, 2))
+    parts = list(data.evaluation_clips(jnp.asarray(videos), ends, batch=3))
+    assert [len(part) for part in parts] == [3, 2, 2] and isinstance(parts[0], jax.Array)
+    np.testing.assert_allclose(np.concatenate(parts), videos[:, np.array(ends(5))], rtol=1e-6)
+    (one,) = data.evaluation_clips(videos[..., None], lambda length: np.arange(length), batch=9)
+    np.testing.assert_array_equal(one, videos[..., None])
+
+
+def test_films_are_cut_into_videos(monkeypatch):
+    film = np.repeat(np.arange(4), [35, 50, 16, 20])
+    frames = np.arange(len(film), dtype=np.float32)[:, None, None, None] + np.zeros((1, 64, 64, 3), np.float32)
+    frames[:, 1::2] += 0.5
+    monkeypatch.setattr("cljax.data.films.load", lambda name: (jnp.asarray(frames), jnp.asarray(film)))
+    videos = data.film_videos()
+    assert videos.shape == (6, 16, 32, 32, 3)  # 2 + 3 + 1 whole ones of the first, the second and the fourth part
+    np.testing.assert_allclose(videos[:, 0, 0, 0, 0] - 0.25, [0, 16, 35, 51, 67, 101])
+    np.testing.assert_allclose(np.diff(videos, axis=1), 1)
+    assert data.film_videos(frames=8, side=64).shape == (4 + 6 + 2, 8, 64, 64, 3)
+
+
 def test_each_process_reads_its_share_of_a_batch(root, monkeypatch):
     key, batches = jax.random.key(0), []
     whole = next(data.ClipBatches(key, data.videos(root), 2, first_and_random, size=4))["index"]
@@ -133,6 +168,16 @@ def test_bad_input_of_what_is_made_is_named(root):
         data.ClipBatches(key, data.videos(root), 4, first_and_random, size=4)
     with pytest.raises(TypeError, match="draw must be a function, got int"):
         data.ClipBatches(key, data.videos(root), 2, 3, size=4)
+    for videos, draw, options, error, words in [
+        (np.ones((2, 3)), ends, {}, ValueError, r"videos must have shape \[N, L, H, W\] or \[N, L, H, W, C\], got \[2, 3\]"),
+        (data.videos(root), ends, {}, ValueError, "size must be given for the videos of a folder"),
+        (glyphs, 3, {}, TypeError, "draw must be a function, got int"),
+        (glyphs, ends, dict(batch=0), ValueError, "batch must be at least 1, got 0"),
+    ]:
+        with pytest.raises(error, match=words):
+            data.evaluation_clips(videos, draw, **options)
+    with pytest.raises(ValueError, match="side must be a divisor of 64, got 24"):
+        data.film_videos(side=24)
 
 
 @pytest.mark.errors

@@ -39,6 +39,16 @@ def test_a_head_of_three_layers_normalises_each(variables):
     np.testing.assert_allclose(updated["batch_stats"]["BatchNorm_0"]["mean"], 0.1 * (X @ params["Dense_0"]["kernel"]).mean(0), atol=1e-6)
 
 
+def test_a_fresh_head_stands_behind_an_encoder_as_a_chain_would_draw_it():
+    encoder, head = encoders.MLP((4,), 3, batch_norm=True), encoders.MLP((), 2)
+    learnt = jax.tree.map(lambda leaf: leaf + 1, jax.jit(encoder.init)(KEY, X))
+    model, found = encoders.with_head(KEY, encoder, learnt, head)
+    drawn = jax.jit(model.init)(KEY, X)
+    assert jax.tree.structure(drawn) == jax.tree.structure(found) and model.features == 2
+    jax.tree.map(np.testing.assert_array_equal, found["params"]["modules_1"], drawn["params"]["modules_1"])
+    jax.tree.map(np.testing.assert_array_equal, {kind: tree["modules_0"] for kind, tree in found.items()}, learnt)
+
+
 def test_without_training_the_averages_count_and_a_row_hangs_on_itself(variables):
     np.testing.assert_allclose(HEAD.apply(variables, X[:1]), HEAD.apply(variables, X)[:1], atol=1e-6)
 

@@ -129,6 +129,20 @@ def test_contrast_accuracy_is_that_of_the_nearest_and_a_tie_is_none():
     assert np.isnan(accuracy(X[:15], near)).all() and np.isnan(accuracy(near, X[:15])).tolist() == [i == 4 for i in range(15)]
 
 
+def test_contrast_entropy_is_that_of_the_softmax_over_cosines():
+    a, b = RNG.normal(size=(2, 12, 5))
+    cosines = (a / np.linalg.norm(a, axis=1, keepdims=True)) @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T / 0.2
+    p = np.exp(cosines) / np.exp(cosines).sum(1, keepdims=True)
+    a, b = np.float32(a), np.float32(b)
+    expected, entropy = -(p * np.log(p)).sum(1), jax.jit(partial(metrics.contrast_entropy, temperature=0.2))
+    np.testing.assert_allclose(entropy(a, b), expected, rtol=1e-5)
+    np.testing.assert_allclose(entropy(a, np.ones_like(b)), np.log(12), rtol=1e-6)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    local = partial(metrics.contrast_entropy, temperature=0.2, axis_name="data")
+    spread = jax.shard_map(local, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"))
+    np.testing.assert_allclose(jax.jit(spread)(a, b), expected, rtol=1e-5)
+
+
 length_bias = jax.jit(metrics.length_bias)
 
 

@@ -29,6 +29,25 @@ def test_a_population_is_traced():
     assert found["loss"].tolist() == [1, 2, 3] and found["loss over steps"].shape == (3, 3)
 
 
+def test_a_metric_of_every_step_becomes_means_over_parts():
+    rng = np.random.default_rng(0)
+    history = {"loss": rng.normal(size=57), "few": np.array([3.0, 1.0]), "other": np.ones(57)}
+    found = study.thinned(history, ("loss", "few"))
+    assert list(found) == ["loss", "few"] and found["few"].tolist() == [3, 1]
+    np.testing.assert_allclose(found["loss"], [history["loss"][5 * i : 5 * i + 5].mean() for i in range(10)])  # the last seven steps are in none
+    assert study.thinned({"loss": jnp.arange(6.0)}, ["loss"], points=3)["loss"].tolist() == [0.5, 2.5, 4.5]
+
+
+@pytest.mark.errors
+def test_a_metric_that_cannot_be_cut_into_parts_is_named():
+    with pytest.raises(ValueError, match="names must be one of 'accuracy', 'loss', got 'los'"):
+        study.thinned(HISTORY, ["los"])
+    with pytest.raises(ValueError, match="history must hold a number a step, of one step at least, got 'loss' of shape .2, 3."):
+        study.thinned({"loss": np.ones((2, 3))}, ["loss"])
+    with pytest.raises(ValueError, match="points must be at least 1, got 0"):
+        study.thinned(HISTORY, ["loss"], points=0)
+
+
 @pytest.mark.errors
 def test_a_metric_that_is_missing_is_named():
     with pytest.raises(ValueError, match="history must have 'recall' of before, it has 'accuracy', 'loss'"):

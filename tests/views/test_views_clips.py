@@ -105,10 +105,38 @@ def test_four_devices_make_the_views_of_one(augmented):
     np.testing.assert_allclose(jax.jit(spread)(CLIPS, np.arange(4)), augmented[False], atol=1e-5)
 
 
+def test_crops_are_spread_along_the_longer_side():
+    wide, tall = np.arange(2 * 3 * 7.0).reshape(2, 3, 7, 1), np.arange(2 * 7 * 3.0).reshape(2, 7, 3, 1).astype(np.uint8)
+    got = views.spread_crops(wide)
+    assert got.shape == (3, 2, 3, 3, 1)
+    for crop, start in zip(got, (0, 2, 4), strict=True):
+        np.testing.assert_array_equal(crop, wide[:, :, start : start + 3])
+    got = jax.jit(views.spread_crops, static_argnums=1)(tall, 4)
+    assert got.dtype == np.uint8
+    for crop, start in zip(got, (0, 1, 3, 4), strict=True):
+        np.testing.assert_array_equal(crop, tall[:, start : start + 3])
+    np.testing.assert_array_equal(views.spread_crops(wide, 1)[0], wide[:, :, 2:5])
+    np.testing.assert_array_equal(views.spread_crops(wide[:, :, :3], 2), np.stack([wide[:, :, :3]] * 2))
+
+
+def test_clips_are_taken_out_of_videos():
+    places = {"first": RNG.integers(0, 3, (4, 5)), "several": RNG.integers(0, 3, (4, 2, 3))}
+    got = jax.jit(views.take_clips)(CLIPS, places)
+    assert got["first"].shape == (4, 5, 8, 6, 3) and got["several"].shape == (4, 2, 3, 8, 6, 3)
+    for b in range(4):
+        np.testing.assert_array_equal(got["first"][b], CLIPS[b][places["first"][b]])
+        np.testing.assert_array_equal(got["several"][b], CLIPS[b][places["several"][b]])
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
+        (lambda: views.spread_crops(CLIPS[0, 0, 0]), ValueError, r"clips must have shape \[..., H, W, C\], got \[6, 3\]"),
+        (lambda: views.spread_crops(CLIPS, 0), ValueError, "crops must be at least 1, got 0"),
+        (lambda: views.take_clips(np.ones(3), np.zeros((3, 1), int)), ValueError, r"videos must have shape \[B, L, ...\], got \[3\]"),
+        (lambda: views.take_clips(CLIPS, np.zeros((3, 1), int)), ValueError, r"places must have a row for each of the 4 videos, got shape \[3, 1\]"),
+        (lambda: views.take_clips(CLIPS, np.zeros((4, 1))), TypeError, "places must have dtype int"),
         (
             lambda: views.per_clip(views.flip, KEY, CLIPS[0, 0]),
             ValueError,
