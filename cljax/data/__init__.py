@@ -15,6 +15,7 @@ from cljax.data.lexemes import LEXICAL_TYPES, lexical_type, python_tokens
 from cljax.data.loading import builder, load
 from cljax.data.models import MODELS, pretrained
 from cljax.data.moving_glyphs import MovingGlyphs, moving_glyphs
+from cljax.data.questions import SUM_TOKENS, Questions, read_questions, worked_sums
 from cljax.data.search import SearchTask, documented_search, read_search, tokenise_search
 from cljax.data.sensors import Movements, movements, recordings
 from cljax.data.sentences import sample_sentences, scored_pairs, sentence_pairs
@@ -42,6 +43,8 @@ __all__ = [
     "Movements",
     "MovingGlyphs",
     "Pictures",
+    "Questions",
+    "SUM_TOKENS",
     "SearchTask",
     "Source",
     "Tokens",
@@ -72,6 +75,7 @@ __all__ = [
     "pretrained",
     "python_tokens",
     "read_clips",
+    "read_questions",
     "read_search",
     "recordings",
     "root",
@@ -88,4 +92,5 @@ __all__ = [
     "video_sets",
     "videos",
     "words",
+    "worked_sums",
 ]

@@ -2,7 +2,7 @@
 
 from cljax.decoding.filters import Filter, compose, contrastive_logits, plausibility, temperature, top_k, top_p, typical
 from cljax.decoding.generate import Generation, generate
-from cljax.decoding.score import continuation_log_probs, continuation_logits, final_states
+from cljax.decoding.score import continuation_log_probs, continuation_logits, final_states, until
 from cljax.decoding.search import contrastive_rank, contrastive_search
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "top_k",
     "top_p",
     "typical",
+    "until",
 ]

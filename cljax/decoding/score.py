@@ -125,6 +125,28 @@ def final_states(
     return single(_pick(hidden, last, jnp.nan)).reshape(*tokens.shape[:-1], -1)
 
 
+def until(tokens: Int[ArrayLike, "*batch T"], stop: int) -> Bool[Array, "*batch T"]:
+    """Which tokens of texts are real: those up to the first stop token, itself among them, as in the `mask` of `generate`.
+
+    Args:
+      tokens: integers `[..., T]`, such as texts that were kept without their mask.
+      stop: the token that ends a text.
+
+    Returns:
+      `[..., T]` booleans.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind or shape.
+
+    >>> until(jnp.array([[5, 2, 7, 2], [5, 6, 7, 8]]), 2).tolist()
+    [[True, True, False, False], [True, True, True, True]]
+    """
+    check.arrays(tokens=(tokens, "... T", "int"))
+    check.integer("stop", stop)
+    ends = (jnp.asarray(tokens) == stop).astype(jnp.int32)
+    return jnp.cumsum(ends, axis=-1) - ends == 0
+
+
 def _checked(apply, prompt, mask, prefix, tokens, token_mask):
     """The arguments as arrays, with masks of all tokens where there are none."""
     if not callable(apply):

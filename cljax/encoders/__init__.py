@@ -9,6 +9,7 @@ from cljax.encoders.decoder import Cache, Decoder
 from cljax.encoders.mlp import MLP, Autoencoder, ProjectionHead
 from cljax.encoders.parts import in_parts
 from cljax.encoders.pretrained import load_pretrained, save_pretrained
+from cljax.encoders.prompt import prompted
 from cljax.encoders.protocol import Encoder
 from cljax.encoders.resnet import ResNet, ResNet3D, resnet3d50, resnet18, resnet50
 from cljax.encoders.text import TextTransformer
@@ -37,6 +38,7 @@ __all__ = [
     "chained",
     "in_parts",
     "load_pretrained",
+    "prompted",
     "resnet18",
     "resnet3d50",
     "resnet50",

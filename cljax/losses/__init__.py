@@ -21,7 +21,16 @@ from cljax.losses.grouped import grouped_info_nce
 from cljax.losses.hard import hard_contrastive, simple_contrastive
 from cljax.losses.information import anchor_entropy, entropy, info_max
 from cljax.losses.margins import pairwise_contrastive, triplet_margin
-from cljax.losses.policy import TriceCoefficients, copg, copg_group, leave_one_out, reinforce, rejection_coefficients, trice_coefficients
+from cljax.losses.policy import (
+    TriceCoefficients,
+    copg,
+    copg_group,
+    leave_one_out,
+    marginal_log_prob,
+    reinforce,
+    rejection_coefficients,
+    trice_coefficients,
+)
 from cljax.losses.preferences import bradley_terry, dpo, ipo
 from cljax.losses.redundancy import barlow_twins, covariance, variance
 from cljax.losses.sequences import sequence_logprob, simctg, token_cross_entropy
@@ -55,6 +64,7 @@ __all__ = [
     "info_nce",
     "ipo",
     "leave_one_out",
+    "marginal_log_prob",
     "mean",
     "meta_node_contrast",
     "multi_positive_info_nce",

@@ -6,6 +6,7 @@ axis_name=...)`: coefficients are scaled for that mean over all devices.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
@@ -225,6 +226,33 @@ def trice_coefficients(proposed: Bool[ArrayLike, " M"], kept: Bool[ArrayLike, " 
     beta = (_pairs.total(right, axis_name) - right) / jnp.maximum(others, 1)
     share = _shares(kept, size, axis_name)
     return TriceCoefficients(share * (1 - beta * right), share * beta * right - share * beta)
+
+
+def marginal_log_prob(log_probs: Float[ArrayLike, "B Z"], correct: Bool[ArrayLike, "B Z"]) -> Float[Array, " B"]:
+    r"""How likely the right answer is over all rationales, $\log p(y | x) = \log \sum_z p(z | x)\, c(z, y)$, where they can be listed.
+
+    Its gradient is $E_{z \sim p(z | x, y)}[\nabla \log p(z | x)]$, with the posterior $p(z | x, y) \propto p(z | x)\, c(z, y)$: what TRICE estimates.
+
+    Args:
+      log_probs: `[B, Z]`, of each of Z rationales; all of them sum to 1 in a row.
+      correct: `[B, Z]` booleans, which of them lead to the right answer.
+
+    Returns:
+      float32 `[B]`, not above 0 but by rounding; minus infinity, without a gradient, where none does.
+
+    Raises:
+      TypeError: an argument of a wrong kind or dtype.
+      ValueError: shapes that disagree.
+
+    Reference: Phan et al., "Training Chain-of-Thought via Latent-Variable Inference" (TRICE), NeurIPS 2023.
+
+    >>> print(jnp.exp(marginal_log_prob(jnp.log(jnp.array([[0.5, 0.25, 0.25]])), jnp.array([[False, True, True]]))))
+    [0.5]
+    """
+    check.arrays(log_probs=(log_probs, "B Z"), correct=(correct, "B Z", "bool"))
+    some = jnp.any(jnp.asarray(correct), axis=1)
+    kept = jnp.where(correct, float_array(log_probs), -jnp.inf)
+    return jnp.where(some, jax.nn.logsumexp(jnp.where(some[:, None], kept, 0), axis=1), -jnp.inf)
 
 
 def rejection_coefficients(correct: Bool[ArrayLike, " M"], *, axis_name: str | None = None) -> Float[Array, " M"]:

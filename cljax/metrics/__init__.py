@@ -21,10 +21,11 @@ from cljax.metrics.probes import linear_probe, ridge_probe
 from cljax.metrics.ranking import average_precision, average_precision_at_r, label_retrieval, mrr_at_k, ndcg_at_k, r_precision, recall_at_k
 from cljax.metrics.retrieval_summary import retrieval_summary
 from cljax.metrics.similarity import sts_spearman
-from cljax.metrics.text import coherence, diversity, entropy_deviation, rep_n, zipf
+from cljax.metrics.text import answer_behind, coherence, diversity, entropy_deviation, rep_n, zipf
 
 __all__ = [
     "alignment",
+    "answer_behind",
     "average_precision",
     "average_precision_at_r",
     "cluster_accuracy",

@@ -158,6 +158,35 @@ def coherence(logits: Float[ArrayLike, "... T V"], tokens: Int[ArrayLike, "... T
     return Masked(-jnp.sum(surprisal, axis=-1) / jnp.maximum(count, 1), count > 0)
 
 
+def answer_behind(tokens: Int[ArrayLike, "*batch T"], mark: int, length: int) -> Int[Array, "*batch length"]:
+    """What a text says behind a mark: the answer that can be read off a rationale, to be compared with the right one or voted on.
+
+    Args:
+      tokens: integers `[..., T]`, a text a row, such as what `decoding.generate` writes.
+      mark: the token before the answer; the first one of a text counts.
+      length: how many tokens an answer has at most.
+
+    Returns:
+      int32 `[..., length]`, the tokens behind the mark; -1 where the text ends, and everywhere where it has no mark.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    Reference:
+      Cobbe et al., "Training Verifiers to Solve Math Word Problems" (GSM8K), 2021, whose answers stand behind "####".
+
+    >>> answer_behind(jnp.array([[5, 1, 9, 4, 2], [9, 3, 9, 0, 0], [5, 5, 5, 5, 9], [1, 2, 3, 4, 5]]), 9, 2).tolist()
+    [[4, 2], [3, 9], [-1, -1], [-1, -1]]
+    """
+    check.arrays(tokens=(tokens, "... T", "int"))
+    check.integer("mark", mark)
+    check.integer("length", length, at_least=1)
+    tokens = jnp.asarray(tokens).astype(jnp.int32)
+    marked = tokens == mark
+    place = jnp.where(jnp.any(marked, axis=-1), jnp.argmax(marked, axis=-1), tokens.shape[-1])[..., None] + 1 + jnp.arange(length)
+    return jnp.take_along_axis(tokens, place, axis=-1, mode="fill", fill_value=-1)
+
+
 def _texts(tokens, where):
     """Texts `[R, T]` whose tokens that count come first, and how many those are, `[R, 1]`."""
     check.arrays(tokens=(tokens, "... T", "int"), where=(where, "... T?", "bool"))

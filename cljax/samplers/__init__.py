@@ -3,7 +3,7 @@
 from cljax.samplers.active import cas_scores, cas_select, class_transferability, contrastive_margin, select_smallest, shuffled_rows
 from cljax.samplers.balanced import Batches, class_batches, unique_batches
 from cljax.samplers.batches import shuffled_batch, shuffled_batches
-from cljax.samplers.chains import Chain, Terms, generation_pairs, independence_step, subsample_terms
+from cljax.samplers.chains import Chain, Terms, generation_pairs, independence_step, majority, subsample_terms
 from cljax.samplers.class_shares import class_shares
 from cljax.samplers.clips import ClipPair, interval_pmf, sample_clip_pair, sample_interval, spread_clips
 from cljax.samplers.corpora import chunk_stream, corpus_mixture, mixture_rows, stream_windows
@@ -47,6 +47,7 @@ __all__ = [
     "interval_pmf",
     "inverse_propensity",
     "knn_graph",
+    "majority",
     "mine_negatives",
     "mixture_rows",
     "pool_batch",

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int32, Integer, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int32, Integer, PyTree
 
 from cljax.core import check, systematic_resample
 from cljax.core.check import KeyLike
@@ -113,6 +113,33 @@ def generation_pairs(
         return jnp.where(jnp.any(others), jnp.stack([first, second]), -1).astype(jnp.int32)
 
     return jax.vmap(pair)(index, where, ids)
+
+
+def majority(answers: Int[ArrayLike, "B S A"], *, where: Bool[ArrayLike, "B S"] | None = None) -> Int32[Array, " B"]:
+    """The sample whose answer most samples of a question give: self-consistency.
+
+    Args:
+      answers: integers `[B, S, A]`, the answers of S samples a question, such as `metrics.answer_behind` reads; two are one where all their tokens
+        are.
+      where: `[B, S]` booleans, the samples that vote, such as those that have an answer. None: all.
+
+    Returns:
+      int32 `[B]`, the first sample with that answer, of equally frequent ones the one that comes first; -1 where none votes.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape or dtype.
+
+    Reference: Wang et al., "Self-Consistency Improves Chain of Thought Reasoning in Language Models", ICLR 2023.
+
+    >>> majority(jnp.array([[[4], [2], [7], [2]]])).tolist()
+    [1]
+    """
+    sizes = check.arrays(answers=(answers, "B S A", "int"), where=(where, "B S?", "bool"))
+    check.integer("the number of samples", sizes["S"], at_least=1)
+    answers, voting = jnp.asarray(answers), jnp.ones((sizes["B"], sizes["S"]), bool) if where is None else jnp.asarray(where)
+    same = jnp.all(answers[:, :, None] == answers[:, None], axis=-1)
+    votes = jnp.where(voting, jnp.sum(same & voting[:, None], axis=2), 0)
+    return jnp.where(jnp.any(voting, axis=1), jnp.argmax(votes, axis=1), -1).astype(jnp.int32)
 
 
 def subsample_terms(key: KeyLike, coefficients: Float[ArrayLike, " N"], count: int) -> Terms:

@@ -74,6 +74,12 @@ def test_final_states_have_seen_all_of_the_text(side):
     assert np.isnan(one[0]).all() and np.isfinite(one[1:]).all()
 
 
+def test_texts_that_were_kept_are_real_up_to_their_stop_token():
+    drawn = decoding.generate(jax.random.key(1), MODEL.apply, PARAMS, PROMPT, steps=5, samples=4, stop=3)
+    assert 0 < drawn.mask.mean() < 1
+    np.testing.assert_array_equal(jax.jit(decoding.until, static_argnums=1)(drawn.tokens, 3), drawn.mask)
+
+
 def test_a_prefix_goes_in_front_and_a_prompt_without_a_token_shows():
     prefix = jnp.asarray(RNG.normal(size=(3, 2, 8)), jnp.float32)
     found = decoding.continuation_logits(MODEL.apply, PARAMS, PROMPT, TOKENS[:, 0], prefix=prefix)
@@ -97,6 +103,8 @@ def test_a_prefix_goes_in_front_and_a_prompt_without_a_token_shows():
         (lambda: decoding.continuation_logits(MODEL.apply, PARAMS, PROMPT[:, :0], TOKENS), ValueError, "prompt and tokens must hold a token each"),
         (lambda: decoding.continuation_logits("model", PARAMS, PROMPT, TOKENS), TypeError, "apply must be a function, got str"),
         (lambda: decoding.continuation_log_probs(MODEL, PARAMS, PROMPT, TOKENS[:2]), ValueError, r"tokens must have shape \[3, T\] or \[3, S, T\]"),
+        (lambda: decoding.until(np.float32(TOKENS), 3), TypeError, "tokens must have dtype int"),
+        (lambda: decoding.until(TOKENS, 3.5), TypeError, "stop must be an integer"),
         (lambda: decoding.final_states("model", PARAMS, PROMPT, TOKENS), TypeError, "apply must be a function, got str"),
     ],
 )

@@ -12,6 +12,7 @@ from tokenizers import processors
 
 from cljax import data, encoders, memory, samplers
 
+MODEL = encoders.Decoder(14, 8, layers=2, heads=4, max_length=15)
 SIZES = dict(batch=8, steps=40, questions=16, worked=32, worked_steps=2, width=8)
 NAMES = {"digits": ("log-likelihood", "accuracy", "error"), "sums": ("accuracy", "known"), "gsm8k": ("accuracy", "known")}
 
@@ -46,21 +47,20 @@ def test_digits_are_learnt_by_the_exact_gradient_and_nearly_so_by_trice(experime
     assert ends["exact"]["error"] == 0 < ends["TRICE"]["error"] < ends["TRICE"]["error over steps"][0] * 1.5
 
 
-def test_sums_are_spelt_out_and_their_rationales_checked(experiment):
-    rows = experiment.spelt(jnp.array([[3, 7, 5, 9], [0, 0, 9, 9]]))
-    letters = "0123456789+=:."
-    texts = {name: ["".join(letters[i] for i in row) for row in rows[name].tolist()] for name in ("questions", "answers", "worked")}
-    assert texts == {"questions": ["4:3+7+5+9=", "8:0+0+9+9="], "answers": ["4.", "8."], "worked": ["05:4.", "09:8."]}
-    assert rows["hinted"].all() and rows["real"].tolist() == [[False] * 2 + [True] * 8] * 2
-    task = experiment.Task(experiment.writer(8), length=5)
-    tokens = lambda text: jnp.array([[letters.index(c) for c in text]] * 2)  # noqa: E731
+LETTERS = data.SUM_TOKENS
+
+
+def test_rationales_of_sums_are_checked(experiment):
+    rows = data.worked_sums(jnp.array([[3, 7, 5, 9], [0, 0, 9, 9]]))[0]._asdict()
+    task = experiment.Task(MODEL, length=5)
+    tokens = lambda text: jnp.array([[LETTERS.index(c) for c in text]] * 2)  # noqa: E731
     for text, expected in {"05:4.": [1, 0], ":8.99": [0, 1], "05:43": [0, 0], "00004": [0, 0], "0000:": [0, 0], "111:4": [0, 0]}.items():
         assert experiment.correct(task, rows, tokens(text)).tolist() == expected, text
 
 
 def test_what_stands_behind_the_end_has_no_probability(experiment):
-    rows = experiment.spelt(jnp.array([[3, 7, 5, 9], [0, 0, 9, 9]]))
-    task = experiment.Task(experiment.writer(8), length=5)
+    rows = data.worked_sums(jnp.array([[3, 7, 5, 9], [0, 0, 9, 9]]))[0]._asdict()
+    task = experiment.Task(MODEL, length=5)
     params = jax.jit(task.model.init)(jax.random.key(0), rows["questions"])
     one, other = jnp.array([[12, 4, 13, 0, 0]] * 2), jnp.array([[12, 4, 13, 7, 13]] * 2)
     score = jax.jit(partial(experiment.log_prob, task))
@@ -80,17 +80,18 @@ def nothing(key, state, step, batches, **options):
 def test_four_devices_take_the_step_of_one_and_write_the_same_memory(experiment, few_digits, monkeypatch, arm):
     monkeypatch.setattr(experiment, "correct", lambda task, rows, tokens: tokens[:, 0] % 2 == 0)  # what untrained models get right too
     config = tiny(experiment.ARMS[arm], adam=False, learning_rate=0.1)
-    world = {"digits": experiment.digits, "sums": experiment.sums}[config.task](config, jax.random.key(0), nothing)
+    make = {"digits": experiment.digits, "sums": experiment.sums}[config.task]
+    task, params, known, _, first = make(config, jax.random.key(0), nothing)
     rows = jnp.arange(8)
-    batch = {name: jnp.asarray(x)[rows] for name, x in world.known.items()} | {"index": rows}
-    correct = experiment.correct(world.task, world.known, world.first)
-    past = memory.RationalesState(world.first.astype(jnp.int32), correct)
-    state = {"params": world.params, "opt": experiment.optimiser(config).init(world.params), "memory": past}
+    batch = {name: jnp.asarray(x)[rows] for name, x in known.items()} | {"index": rows}
+    correct = experiment.correct(task, known, first)
+    past = memory.RationalesState(first.astype(jnp.int32), correct)
+    state = {"params": params, "opt": experiment.optimiser(config).init(params), "memory": past}
     after = []
     for devices in (1, 4):
         mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
         specs = dict(in_specs=(jax.P(), jax.P("data"), jax.P()), out_specs=(jax.P(), jax.P()), check_vma=False)
-        seen = jax.jit(jax.shard_map(partial(experiment.step, world.task, config), mesh=mesh, **specs))(state, batch, jax.random.key(2))
+        seen = jax.jit(jax.shard_map(partial(experiment.step, task, config), mesh=mesh, **specs))(state, batch, jax.random.key(2))
         after.append((seen[0], {name: value for name, value in seen[1].items() if name == "error"}))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), *after)
     new = after[0][0]["memory"]
@@ -110,6 +111,8 @@ def test_each_method_weighs_what_it_learns_from(experiment):
             return experiment.weigh(experiment.Task(model), config, params, samplers.Chain(*old), rows, jax.random.key(0))
 
         found = {method: one(method) for method in ("rejection", "policy gradient", "STaR", "no control variate", "TRICE")}
+        config = experiment.Config(method="rejection", draws=2)
+        found["two draws"] = experiment.weigh(experiment.Task(model), config, params, samplers.Chain(*old), rows, jax.random.key(0))
         return found | {"subsampled": one("TRICE", 4)}
 
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -120,6 +123,7 @@ def test_each_method_weighs_what_it_learns_from(experiment):
         return list(zip(tokens[:, 0].tolist(), whose.tolist(), weights.tolist(), strict=True)), kept.state[:, 0].tolist()
 
     assert found("rejection") == ([(4, 0, 2.0), (4, 1, 0.0)], [2, 7])
+    assert found("two draws") == ([(4, 0, 2.0), (4, 1, 0.0)] * 2, [2, 7])  # each question's twice: their mean is over four
     assert found("policy gradient") == ([(4, 0, 1.0), (4, 1, 0.0)], [2, 7])
     assert found("STaR") == ([(2, 0, 1.0), (7, 1, 1.0)], [2, 7])
     assert found("no control variate") == ([(4, 0, 1.0), (7, 1, 1.0)], [4, 7])
@@ -154,17 +158,19 @@ def folder(monkeypatch, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*were cut")
 def test_full_tunes_a_prompt_on_questions_of_a_folder(experiment, folder):
-    config = tiny(experiment.FULL, lengths=(2, 8, 6), steps=20)
-    check(experiment.run(config, jax.random.key(0)), config)
+    config = tiny(experiment.FULL, lengths=(2, 8, 6), steps=20, votes=3)
+    found = experiment.run(config, jax.random.key(0))
+    assert 0 <= found.pop("voted") <= 1 and experiment.FULL.votes == 40
+    check(found, config)
 
 
 def test_full_is_asked_with_and_without_a_hint(experiment, folder, monkeypatch):
-    monkeypatch.setattr(experiment, "write", lambda task, params, rows, real, key: real)
-    world = experiment.folder(tiny(experiment.FULL, lengths=(2, 8, 6)), jax.random.key(0), nothing)
-    assert world.params.shape == (7, 8) and world.task.frozen is not None and (world.first == world.known["hinted"]).all()
-    assert folder.id_to_token(world.task.thus) == "####" and folder.id_to_token(world.task.end) == "\n"
-    assert [folder.id_to_token(i) for i in world.known["answers"][5].tolist()] == ["2", "\n"]
-    real, hinted = world.known["real"], world.known["hinted"]
+    monkeypatch.setattr(experiment, "write", lambda task, params, questions, real, key: real)
+    task, params, known, _, first = experiment.folder(tiny(experiment.FULL, lengths=(2, 8, 6)), jax.random.key(0), nothing)
+    assert params.shape == (7, 8) and task.frozen is not None and (first == known["hinted"]).all()
+    assert folder.id_to_token(task.thus) == "####" and folder.id_to_token(task.end) == "\n"
+    assert [folder.id_to_token(i) for i in known["answers"][5].tolist()] == ["2", "\n"]
+    real, hinted = known["real"], known["hinted"]
     assert not (real & ~hinted).any() and (hinted.sum(1) > real.sum(1)).all()
 
 

@@ -285,6 +285,15 @@ def test_the_control_variate_keeps_the_mean_and_lowers_the_variance(theta, betas
         close(posterior - p, [0.238124, -0.179051, 0.159619, -0.218693])
 
 
+def test_the_gradient_of_all_rationales_is_that_of_the_posterior():
+    logits, right = f32([THETA, THETA]), np.array([C, [0, 0, 0, 0]], bool)
+    found, grads = compiled(jax.value_and_grad(lambda z: losses.marginal_log_prob(jax.nn.log_softmax(z), right)[0]), logits)
+    close(np.exp(found), 0.602257)
+    close(grads, [[0.238124, -0.179051, 0.159619, -0.218693], [0, 0, 0, 0]])
+    none, grads = compiled(jax.value_and_grad(lambda z: losses.marginal_log_prob(jax.nn.log_softmax(z), right)[1]), logits)
+    assert none == -np.inf and (grads == 0).all()
+
+
 def test_trice_is_unbiased_in_a_batch():
     """By enumeration of three examples' proposals and of their memories, drawn from the posterior."""
     logits = np.array([[0.5, -0.2, 0.1], [1.0, 0, -1], [0.3, 0.4, -0.5]])
@@ -347,6 +356,7 @@ def test_bfloat16_is_computed_in_float32():
         (lambda: losses.leave_one_out(f32([1, 2])), ValueError, r"rewards must have shape \[B, K\], got \[2\]"),
         (lambda: losses.reinforce(f32([1, 2]), f32([1])), ValueError, r"advantages must have the shape of log_probs, \[2\], got \[1\]"),
         (lambda: losses.trice_coefficients(PROPOSED, f32(KEPT)), TypeError, "kept must have dtype bool, got float32"),
+        (lambda: losses.marginal_log_prob(f32([[1, 2]]), f32([[1, 0]])), TypeError, "correct must have dtype bool, got float32"),
         (lambda: losses.rejection_coefficients(KEPT, axis_name="data"), ValueError, "axis_name='data' is not mapped here"),
     ],
 )

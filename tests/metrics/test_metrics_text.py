@@ -94,6 +94,12 @@ def test_coherence_is_the_mean_over_the_tokens_of_a_text():
     np.testing.assert_allclose(losses.mean(metrics.coherence(LOGITS, TOKENS)), log_p.mean(), atol=1e-5)
 
 
+def test_the_answer_stands_behind_the_first_mark():
+    tokens = np.array([[[5, 1, 9, 4, 2], [9, 3, 9, 0, 0]], [[5, 5, 5, 5, 9], [1, 2, 3, 4, 5]]])
+    found = jax.jit(metrics.answer_behind, static_argnums=(1, 2))(tokens, 9, 3)
+    assert found.tolist() == [[[4, 2, -1], [3, 9, 0]], [[-1, -1, -1], [-1, -1, -1]]] and found.dtype == np.int32
+
+
 def test_isotropy_of_batches_is_that_of_the_corpus():
     texts, there = np.zeros((2, 4, 2), np.float32), np.arange(4) < np.array([[4], [3]])
     texts[0], texts[1, :3] = [(1, 0), (0.6, 0.8), (0, 1), (-1, 0)], [(3, 4), (4, 3), (1, 1)]
@@ -114,6 +120,8 @@ def test_isotropy_of_batches_is_that_of_the_corpus():
         (lambda: metrics.zipf(TEXTS, top=1), "top must be at least 2"),
         (lambda: metrics.coherence(LOGITS, TOKENS[0]), "tokens must have shape"),
         (lambda: metrics.entropy_deviation(TOKENS, TOKENS), "logits must have"),
+        (lambda: metrics.answer_behind(np.ones((2, 3)), 9, 2), "tokens must have dtype int"),
+        (lambda: metrics.answer_behind(np.ones((2, 3), int), 9, 0), "length must be at least 1, got 0"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -72,6 +72,16 @@ def combs(monkeypatch, weights, count):
             yield end - start
 
 
+def test_the_answer_of_most_samples_wins():
+    answers = np.array([[[4, 1], [2, 1], [4, 2], [2, 1]], [[3, 0], [5, 0], [5, 0], [3, 0]], [[7, 7], [1, 1], [1, 1], [7, 7]]])
+    where = np.array([[True] * 4, [True] * 4, [True, True, False, False]])
+    vote = jax.jit(samplers.majority)
+    assert vote(answers).tolist() == [1, 0, 0]  # both tokens count, and of equally frequent ones the first
+    assert vote(answers, where=where).tolist() == [1, 0, 0]
+    assert vote(answers, where=~where).tolist() == [-1, -1, 2]
+    assert samplers.majority(answers, where=np.arange(4) > np.zeros((3, 1))).tolist() == [1, 1, 1]
+
+
 def test_few_terms_of_trice_have_its_mean(monkeypatch):
     coefficients = np.concatenate(losses.trice_coefficients(PROPOSED, KEPT)) / 6
     size = np.abs(coefficients)
@@ -127,6 +137,8 @@ def test_terms_without_weight_are_never_drawn_and_nothing_gives_nothing():
         ),
         (lambda: samplers.independence_step(np.ones(2), KEPT[:3], np.ones(3), KEPT[:3]), ValueError, "state must have a row for each of 3 examples"),
         (lambda: samplers.independence_step({"a": KEPT}, KEPT, KEPT, KEPT), ValueError, "proposal must have the structure of state"),
+        (lambda: samplers.majority(np.ones((2, 0, 1), int)), ValueError, "the number of samples must be at least 1, got 0"),
+        (lambda: samplers.majority(np.ones((2, 3, 1))), TypeError, "answers must have dtype int"),
     ],
 )
 def test_bad_input_is_named(call, error, match):
