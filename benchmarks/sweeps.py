@@ -154,7 +154,7 @@ def main():
     measure.begin()
     temperatures = (0.1, 1.0)
     against_the_loop("perceptron", {str(t): Config(t) for t in temperatures}, 8)
-    against_the_loop("convolutional net", {str(t): Config(t, convolutional=True, steps=100) for t in temperatures}, 2)
+    against_the_loop("convolutional net", {str(t): Config(t, convolutional=True) for t in temperatures}, 2)
     if jax.default_backend() == "cpu":
         second_start()
         kept_programs()

@@ -13,7 +13,7 @@ from cljax.pairwise.arguments import checked, gathered
 from cljax.pairwise.similarity import centre
 from cljax.pairwise.terms import LogSumExp, Max, TermFn
 
-_DENSE_UP_TO = 2**16  # pairs: below, one block's bookkeeping costs more than it saves
+_DENSE_UP_TO, _DENSE_ON_CPU = 2**16, 2**20  # pairs: below, one block's bookkeeping costs more than it saves
 _KEPT_UP_TO = 2**24  # pairs whose scores (64 MiB) are held from the forward to the backward pass, which saves making them again
 _KEPT_FROM = 640  # on a processor, the width from which that is quicker: narrower products are made again sooner than written and read
 
@@ -85,7 +85,7 @@ def reduce(
       similarity: `"dot"`, `"cosine"` (a zero vector has cosine 0 and no gradient) or `"sqeuclidean"` (minus the squared distance).
       block_size: rows and columns of a block, or None to choose.
       implementation: `"dense"` holds the scores, `"blockwise"` visits them in blocks and computes them again for the gradient, `"auto"` chooses by
-        their number.
+        their number, and takes blocks where their size is given.
       axis_name: a mapped axis (`jax.shard_map`, `jax.pmap`, `jax.vmap(axis_name=)`) over which queries and keys are split evenly. Each device passes
         its own queries, rows, keys and columns; row results are those of its queries over all keys, column results those of its keys over all
         queries.
@@ -113,12 +113,14 @@ def reduce(
     lengths = len(queries), len(queries if keys is None else keys)
     pairs = lengths[0] * lengths[1]
     arguments = queries, keys, terms, rows, columns, params, similarity, point
-    if pairs == 0 or (ring is None and (implementation == "dense" or (implementation == "auto" and pairs <= _DENSE_UP_TO))):
+    on_cpu, auto = jax.default_backend() == "cpu", implementation == "auto"
+    few = auto and block_size is None and pairs <= (_DENSE_ON_CPU if on_cpu else _DENSE_UP_TO)
+    if pairs == 0 or (ring is None and (implementation == "dense" or few)):
         found, structure, layout = dense.reduce(*arguments)
     else:
         size = max(lengths) if implementation == "dense" else block_size
-        worth = jax.default_backend() != "cpu" or queries.shape[1] >= _KEPT_FROM
-        keep = ring is None and implementation == "auto" and pairs <= _KEPT_UP_TO and worth
+        worth = not on_cpu or queries.shape[1] >= _KEPT_FROM
+        keep = ring is None and auto and pairs <= _KEPT_UP_TO and worth
         found, structure, layout = blockwise.reduce(*arguments, block_size=size, keep=keep, ring=ring)
     if devices > 1 and ring is None:
         found = [

@@ -333,16 +333,27 @@ def test_half_of_the_blocks_serve_where_the_queries_are_their_own_keys(similarit
 def test_scores_that_are_kept_give_the_same_numbers_also_for_second_derivatives(monkeypatch):
     values = float32(problem())
 
-    def norm(values):
-        loss = lambda values: weighted(found(values, "cosine", "auto", terms=two_reductions))  # noqa: E731
+    def norm(implementation, values):
+        loss = lambda values: weighted(found(values, "cosine", implementation, terms=two_reductions))  # noqa: E731
         return sum((leaf**2).sum() for leaf in jax.tree.leaves(jax.grad(loss)(values)))
 
-    dense = jax.jit(jax.value_and_grad(norm))(values)
+    dense = jax.jit(jax.value_and_grad(partial(norm, "dense")))(values)
+    monkeypatch.setattr(pairwise.engine, "_DENSE_ON_CPU", 0)
     monkeypatch.setattr(pairwise.engine, "_DENSE_UP_TO", 0)
     monkeypatch.setattr(pairwise.engine, "_KEPT_FROM", 1)
-    kept = jax.jit(jax.value_and_grad(norm))(values)
+    kept = jax.jit(jax.value_and_grad(partial(norm, "auto")))(values)
     assert largest_error(kept, jax.tree.map(np.asarray, dense)) < 2e-4
     assert not np.array_equal(kept[0], dense[0])  # another program
+
+
+def test_auto_holds_the_scores_of_a_single_block_and_takes_blocks_where_their_size_is_given():
+    def shapes(rows, **how):
+        loss = lambda x: pairwise.reduce(x, x, lambda s, *_: LogSumExp(s), **how).sum()  # noqa: E731
+        return jax.jit(jax.grad(loss)).lower(jax.ShapeDtypeStruct((rows, 8), jnp.float32)).as_text()
+
+    assert "stablehlo.while" not in shapes(1024)
+    assert "1024x1024" not in shapes(1024, block_size=256)
+    assert "2048x2048" not in shapes(2048)
 
 
 @pytest.mark.parametrize("temperature", (1.0, 0.01, 0.001))  # the last: scores of a block up to 2000 apart
