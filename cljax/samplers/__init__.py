@@ -10,7 +10,7 @@ from cljax.samplers.corpora import chunk_stream, corpus_mixture, mixture_rows, s
 from cljax.samplers.devices import Devices, asynchronous, device_distances, select_devices, window
 from cljax.samplers.episodes import Episodes, few_shot_episodes
 from cljax.samplers.graphs import Edges, influence, knn_graph
-from cljax.samplers.grouped import Buckets, bucket_batches, group_batches
+from cljax.samplers.grouped import Buckets, bucket_batches, group_batches, held_out_groups
 from cljax.samplers.mining import Mined, distance_weighted_negatives, mine_negatives, semi_hard_negatives
 from cljax.samplers.pools import pool_batch
 from cljax.samplers.propensity import draw_negatives, draw_weighted, inverse_propensity
@@ -42,6 +42,7 @@ __all__ = [
     "few_shot_episodes",
     "generation_pairs",
     "group_batches",
+    "held_out_groups",
     "independence_step",
     "influence",
     "interval_pmf",

@@ -31,14 +31,14 @@ class Devices(NamedTuple):
 
 def device_distances(
     windows: Float[ArrayLike, "B D T C"],
-    anchor: int | Int32[Array, ""],
+    anchor: int | Int32[Array, ""] | None = None,
     *,
     by: Literal["magnitude", "axes"] = "magnitude",
     axes: int = 3,
     scales: Sequence[float] = SCALES,
     floor: float = 1e-4,
     axis_name: str | None = None,
-) -> Float[Array, " D"]:
+) -> Float[Array, "*D"]:
     r"""How far the movements that each device records are from the anchor's: squared maximum mean discrepancies of their windows.
 
     A window is one point with a coordinate for each moment, its magnitude $\lVert a_t \rVert_2$ over the first axes (the accelerometer's), so that it
@@ -46,7 +46,7 @@ def device_distances(
 
     Args:
       windows: `[B, D, T, C]`: B moments, D devices, T samples, C channels. No gradient goes to them.
-      anchor: which device, from 0 to D - 1; it may be traced.
+      anchor: which device, from 0 to D - 1; it may be traced. None: each in turn.
       by: "magnitude" or "axes".
       axes: how many of the channels, from the first on, are compared.
       scales: the variances of the kernels, see `core.mmd`.
@@ -54,7 +54,7 @@ def device_distances(
       axis_name: the mapped axis over which the moments are split.
 
     Returns:
-      float32 `[D]`; the anchor's own is the floor.
+      float32 `[D]`, without an anchor `[D, D]`; the distance of a device to itself is the floor.
 
     Raises:
       TypeError, ValueError: an argument of another kind, shape or range.
@@ -67,7 +67,7 @@ def device_distances(
     ((2, 3, 8, 1), [0, 1, 2])
     """
     sizes = check.arrays(windows=(windows, "B D T C"))
-    if not isinstance(anchor, jax.core.Tracer):
+    if anchor is not None and not isinstance(anchor, jax.core.Tracer):
         check.integer("anchor", anchor, at_least=0, at_most=sizes["D"] - 1)
     check.choice("by", by, ("magnitude", "axes"))
     check.integer("axes", axes, at_least=1, at_most=sizes["C"])
@@ -77,8 +77,10 @@ def device_distances(
     def distance(x, y):
         return mmd(x, y, scales=scales, floor=floor, axis_name=axis_name)
 
-    each = jax.vmap(jax.vmap(distance, (None, 0)))(points[:, anchor], points)
-    return jnp.mean(each, axis=0)
+    def distances(anchor):
+        return jnp.mean(jax.vmap(jax.vmap(distance, (None, 0)))(points[:, anchor], points), axis=0)
+
+    return lax.map(distances, jnp.arange(sizes["D"])) if anchor is None else distances(anchor)
 
 
 def select_devices(

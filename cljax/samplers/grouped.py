@@ -1,5 +1,6 @@
 """Batches of what belongs together: one group, or examples of similar length."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Int32, Integer
+from jaxtyping import Array, ArrayLike, Bool, Int32, Integer
 
 from cljax.core import check
 from cljax.core.check import KeyLike
@@ -58,6 +59,40 @@ def group_batches(key: KeyLike, groups: Integer[ArrayLike, " N"], batch: int, ep
         largest = known[1].argmax()
         raise ValueError(f"batch must be at most the size of the largest group, {known[1][largest]} of group {known[0][largest]}, got {batch}")
     return (_shares if partial else _whole)(key, numbers, batch, epoch)
+
+
+def held_out_groups(key: KeyLike, groups: Integer[ArrayLike, " N"], share: float | int = 0.2) -> Bool[np.ndarray, " N"]:
+    r"""Draws the groups (people, speakers, films) on which is tested: what a model knows of a group by others of its examples doesn't count.
+
+    Of G groups $\lceil s G \rceil$ are held out, but never all.
+
+    Args:
+      key: a PRNG key.
+      groups: integers `[N]` of two values at least, concrete.
+      share: s, above 0 and below 1.
+
+    Returns:
+      numpy booleans `[N]`, whether the example's group is held out.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind, shape or range; traced groups; one group alone.
+
+    >>> groups = np.repeat([2, 3, 5, 7, 11], 3)
+    >>> where = held_out_groups(jax.random.key(0), groups, 0.4)
+    >>> int(where.sum()), len(np.unique(groups[where]))
+    (6, 2)
+    """
+    check.key("key", key)
+    check.arrays(groups=(groups, "N", "int"))
+    if isinstance(groups, jax.core.Tracer):
+        raise TypeError("groups must be concrete, got a traced array")
+    if not 0 < share < 1:
+        raise ValueError(f"share must be above 0 and below 1, got {share}")
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"groups must hold two different ones at least, got {len(names)}")
+    count = min(math.ceil(round(share * len(names), 9)), len(names) - 1)
+    return np.isin(place, np.asarray(jax.random.permutation(key, len(names)))[:count])
 
 
 class Buckets(NamedTuple):

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cljax import data, losses
+from cljax import data, encoders, losses, train
 
 LABELS = (12, 24)
+quiet = partial(train.fit, progress=False)
 
 
 def tiny(config, **changes):
@@ -19,14 +20,13 @@ def tiny(config, **changes):
 
 
 @pytest.fixture(scope="module")
-def state_and_batch(experiment):
-    """`made(config)`: a model, its first state and a batch of eight."""
+def model_and_batch():
+    """`made(config)`: a model, its first parameters and a batch of eight."""
     windows = jax.random.normal(jax.random.key(1), (8, 3, 16, 3))
 
     def made(config):
-        model = experiment.encoder(config)
-        params = jax.jit(model.init)(jax.random.key(0), windows[:1, 0])
-        return model, {"params": params, "opt": experiment.optimiser(config).init(params)}, {"windows": windows, "index": jnp.arange(8) + 5}
+        model = encoders.ConvNet1D(config.channels, config.widths, dropout=config.dropout)
+        return model, jax.jit(model.init)(jax.random.key(0), windows[:1, 0]), {"windows": windows, "index": jnp.arange(8) + 5}
 
     return made
 
@@ -61,16 +61,17 @@ def test_negatives_of_all_other_moments_of_the_positive_device_make_one_directio
     np.testing.assert_allclose(grouped, losses.info_nce(a, b, temperature=0.3, similarity="cosine"), rtol=1e-5)
 
 
-def test_every_arm_and_option_takes_a_step(experiment, state_and_batch):
+def test_every_arm_and_option_takes_a_step(experiment, model_and_batch):
     changes = [config for config in experiment.ARMS.values() if config.method in ("collossl", "simclr")]
     changes += [experiment.Config(negatives="next", distance="axes", draws=2), experiment.Config(negatives="positive", dropout=0.5, decay=10)]
     programs = {dataclasses.replace(tiny(config), steps=2, sign=1.0, data="movements") for config in changes}
     assert len(programs) == 9
     for config in programs:
-        model, state, batch = state_and_batch(config)
-        mapped = jax.vmap(partial(experiment.step, model, config, jnp.array([0.5, 0.2])), (None, 0, None), axis_name="data")
-        new, seen = jax.eval_shape(mapped, state, jax.tree.map(lambda x: x[None], batch), jax.random.key(0))
-        assert seen["loss"].shape == (1,) and jax.tree.structure(new) == jax.tree.structure(state)
+        model, params, batch = model_and_batch(config)
+        mapped = jax.vmap(partial(experiment.objective, model, config, jnp.array([0.5, 0.2])), (None, 0, None), axis_name="data")
+        loss, seen = jax.eval_shape(mapped, params, jax.tree.map(lambda x: x[None], batch), jax.random.key(0))
+        assert loss.shape == (1,) and set(seen) == (set() if config.method == "simclr" else {"closest"})
+        experiment.optimiser(config).init(params)
 
 
 def test_an_arm_trains_and_scores(experiment):
@@ -108,9 +109,9 @@ def test_full_trains_on_recordings_of_a_folder(experiment, monkeypatch, tmp_path
     assert 0 <= results["f1 1"] <= 1 and results["matrix"].shape == (9,)
 
 
-def test_convolutions_that_are_held_stay_as_they_are(experiment, state_and_batch):
+def test_convolutions_that_are_held_stay_as_they_are(experiment, model_and_batch):
     config = tiny(experiment.FULL, dropout=0.0, fine_tune=1, head=())
-    model, state, batch = state_and_batch(config)
+    model, params, batch = model_and_batch(config)
     known = {"windows": jnp.tile(batch["windows"][:, 0], (2, 1, 1)), "labels": jnp.arange(16) % 2, "classes": 2}
     calls = []
 
@@ -121,25 +122,29 @@ def test_convolutions_that_are_held_stay_as_they_are(experiment, state_and_batch
         moved, _ = jax.vmap(step, (None, 0, None), axis_name="data")(first, jax.tree.map(lambda x: x[None], part), key)
         return hook(key, jax.tree.map(lambda leaf: leaf[0], moved))
 
-    _, params = experiment.trained_classifier(config, jax.random.key(0), model, state["params"], known, fit, "labels")
-    before, after = state["params"]["params"], params["params"]["modules_0"]
+    _, found = experiment.trained_classifier(config, jax.random.key(0), model, params, known, fit, "labels")
+    before, after = params["params"], found["params"]["modules_0"]
     np.testing.assert_array_equal(after["Conv_0"]["kernel"], before["Conv_0"]["kernel"])
     assert np.abs(after["Conv_1"]["kernel"] - before["Conv_1"]["kernel"]).max() > 1e-5 and calls == [(1, 13, 3)]
 
 
 @pytest.mark.parametrize("options", [dict(dropout=0.5), dict(positive="random", dynamic=False, draws=2)])
-def test_four_devices_take_the_step_of_one(experiment, state_and_batch, options):
+def test_four_devices_take_the_step_of_one(experiment, model_and_batch, options):
     config = tiny(experiment.Config(**options))
-    model, state, batch = state_and_batch(config)
+    model, params, batch = model_and_batch(config)
     after = []
     for devices in (1, 4):
-        mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-        specs = dict(in_specs=(jax.P(), jax.P("data"), jax.P()), out_specs=(jax.P(), jax.P()), check_vma=False)
-        step = partial(experiment.step, model, config, jnp.array([0.5, 0.2]))
-        after.append(jax.jit(jax.shard_map(step, mesh=mesh, **specs))(state, batch, jax.random.key(2)))
+        with jax.set_mesh(jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))):
+            how = dict(optimiser=partial(experiment.optimiser, config), steps=1, fit=quiet)
+            objective = partial(experiment.objective, model, config, jnp.array([0.5, 0.2]))
+            after.append(train.minimise(jax.random.key(2), objective, params, train.draws(batch, whole), **how))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=2e-5), *after)
-    moved = jax.tree.map(lambda new, old: not np.allclose(new, old), after[0][0]["params"], state["params"])
+    moved = jax.tree.map(lambda new, old: not np.allclose(new, old), after[0][0], params)
     assert all(jax.tree.leaves(moved))
+
+
+def whole(key, arrays, t):
+    return arrays
 
 
 def test_claims_and_figures_read_what_run_returns(experiment):

@@ -32,6 +32,7 @@ def test_distances_are_those_of_magnitudes_or_the_mean_of_those_of_axes():
     every = jax.jit(lambda x: jax.lax.map(lambda anchor: samplers.device_distances(x, anchor), jnp.arange(3)))(WINDOWS)  # of anchors that are traced
     np.testing.assert_allclose(every[1], magnitude, atol=1e-6)
     np.testing.assert_allclose(every, every.T, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(samplers.device_distances)(WINDOWS), every, rtol=1e-6)
 
 
 def test_distances_have_no_gradient_and_are_the_same_over_four_devices():

@@ -229,6 +229,19 @@ def test_ways_without_a_class_are_minus_one_where_labels_are_traced():
     assert ((np.asarray(small.support) >= 0).all(axis=2).sum(axis=1) == 1).all()
 
 
+def test_whole_groups_are_held_out_each_as_often_as_any_other():
+    groups = np.random.default_rng(0).permutation(np.repeat([9, 2, 4, 7, 5, 3], [5, 1, 2, 2, 3, 4]))
+    drawn, counts = [samplers.held_out_groups(jax.random.key(i), groups) for i in range(300)], dict.fromkeys((2, 3, 4, 5, 7, 9), 0)
+    for where in drawn:
+        out = set(groups[where].tolist())
+        assert len(out) == 2 and not out & set(groups[~where].tolist())  # 1.2 groups, rounded up
+        for name in out:
+            counts[name] += 1
+    scatter = sum((count - 100) ** 2 for count in counts.values()) / (300 * 1 / 3 * 2 / 3) * 5 / 6
+    assert scatter < 20.5  # chi square with 5 degrees of freedom, 0.1 %
+    assert [len(np.unique(groups[samplers.held_out_groups(KEY, groups, share)])) for share in (0.5, 0.99)] == [3, 5]
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     "error, text, draw",
@@ -252,6 +265,9 @@ def test_ways_without_a_class_are_minus_one_where_labels_are_traced():
             "batch must be at most the size of the largest group, 20 of group 2, got 21",
             lambda: samplers.group_batches(KEY, LABELS, 21, 0),
         ),
+        (ValueError, "groups must hold two different ones at least, got 1", lambda: samplers.held_out_groups(KEY, np.ones(3, int))),
+        (TypeError, "groups must have dtype int", lambda: samplers.held_out_groups(KEY, np.arange(3.0))),
+        (ValueError, "share must be above 0 and below 1, got 1", lambda: samplers.held_out_groups(KEY, np.arange(3), 1)),
         (ValueError, r"groups must not be empty", lambda: samplers.group_batches(KEY, np.arange(0), 1, 0)),
         (ValueError, "lengths must be at most the last boundary, 64, got", lambda: samplers.bucket_batches(KEY, LENGTHS, 8, 0, boundaries=(32, 64))),
         (ValueError, r"boundaries must rise, got \(64, 32\)", lambda: samplers.bucket_batches(KEY, LENGTHS, 8, 0, boundaries=(64, 32))),
