@@ -29,8 +29,8 @@ from cljax import data, decoding, encoders, losses, metrics, samplers, study, tr
 @train.config
 class Config:
     simctg: bool = False  # whether the model is trained with the penalty
-    decoder: str = "contrastive"  # "greedy", "nucleus", "top-k", "ancestral", or "held-out text": what people wrote
-    k: int = 5  # candidates, of contrastive search and top-k
+    decoder: str = "contrastive"  # "greedy", "beam", "nucleus", "top-k", "ancestral", or "held-out text": what people wrote
+    k: int = 5  # candidates, of contrastive search and top-k; beams
     alpha: float = 0.6
     mass: float = 0.95  # of the nucleus
     drawn: int = 0  # so many tokens come from the nucleus before contrastive search goes on from there: it draws nothing itself
@@ -60,7 +60,7 @@ def decoders(training):
     arms = {f"{training} contrastive {k} {alpha}": Config(simctg, k=k, alpha=alpha) for k, alpha in ((5, 0.0), (5, 0.3), (5, 0.6), (10, 0.6))}
     arms |= {f"{training} nucleus {mass}": Config(simctg, "nucleus", mass=mass) for mass in (0.5, 0.95)}
     arms |= {f"{training} {name}": Config(simctg, name) for name in ("greedy", "ancestral", "held-out text")}
-    return arms | {f"{training} top-k 40": Config(simctg, "top-k", k=40)}
+    return arms | {f"{training} top-k 40": Config(simctg, "top-k", k=40), f"{training} beam 4": Config(simctg, "beam", k=4)}
 
 
 ARMS = decoders("MLE") | decoders("SimCTG")
@@ -99,6 +99,9 @@ def write(config, key, model, params, texts):
             begun = np.concatenate([begun, drawn(config, key, model, params, begun, config.drawn, decoding.top_p(config.mass))], axis=1)
         found = encoders.in_parts(partial(decoding.contrastive_search, model.apply, params, **how), begun, size=config.at_once).tokens
         return np.concatenate([begun[:, first:], found], axis=1)
+    if config.decoder == "beam":
+        search = partial(decoding.beam_search, model.apply, params, steps=new, beams=config.k, head=model.head)
+        return encoders.in_parts(search, texts[:, :first], size=config.at_once).tokens
     filter = {"nucleus": decoding.top_p(config.mass), "top-k": decoding.top_k(config.k)}.get(config.decoder)
     return drawn(config, key, model, params, texts[:, :first], new, filter)
 

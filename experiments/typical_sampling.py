@@ -25,8 +25,8 @@ from cljax import data, decoding, encoders, losses, metrics, samplers, study, tr
 
 @train.config
 class Config:
-    method: str = "typical"  # "nucleus", "top-k", "ancestral", "greedy", or "held-out text": what people wrote
-    amount: float = 0.95  # the mass that is kept at least, or the k
+    method: str = "typical"  # "nucleus", "top-k", "temperature", "ancestral", "greedy", "beam", or "held-out text": what people wrote
+    amount: float = 0.95  # the mass that is kept at least, the k, the temperature, or the number of beams
     prompts: int = 48
     lengths: tuple[int, int] = (24, 40)  # tokens of a prompt, and written
     at_once: int = 48  # texts
@@ -44,11 +44,11 @@ class Config:
     warm_up: int = 50
 
 
-FILTERS = {"typical": decoding.typical, "nucleus": decoding.top_p, "top-k": lambda k: decoding.top_k(int(k))}
+FILTERS = {"typical": decoding.typical, "nucleus": decoding.top_p, "top-k": lambda k: decoding.top_k(int(k)), "temperature": decoding.temperature}
 MASSES, COUNTS = (0.2, 0.3, 0.5, 0.7, 0.9, 0.95), (2, 5, 10, 20, 40, 80)
-SERIES = {method: {n: f"{method} {n}" for n in (COUNTS if method == "top-k" else MASSES)} for method in FILTERS}
+SERIES = {method: {n: f"{method} {n}" for n in (COUNTS if method == "top-k" else MASSES)} for method in ("typical", "nucleus", "top-k")}
 ARMS = {arm: Config(method=method, amount=amount) for method, arms in SERIES.items() for amount, arm in arms.items()}
-ARMS |= {method: Config(method=method) for method in ("ancestral", "greedy", "held-out text")}
+ARMS |= {method: Config(method=method) for method in ("ancestral", "greedy", "held-out text")} | {"beam 4": Config(method="beam", amount=4)}
 EDGES = np.linspace(-10, 6, 65)  # of the histogram, in nats
 
 
@@ -63,6 +63,9 @@ def corpus(name, split, weights, vocabulary, width, layers):
 
 
 def write(config, key, model, params, prompts):
+    if config.method == "beam":
+        search = partial(decoding.beam_search, model.apply, params, steps=config.lengths[1], beams=int(config.amount), head=model.head)
+        return encoders.in_parts(search, prompts, size=config.at_once)
     filter = FILTERS[config.method](config.amount) if config.method in FILTERS else None
     how = dict(steps=config.lengths[1], filter=filter, greedy=config.method == "greedy", head=model.head)
     draw = partial(decoding.generate, key, model.apply, params, **how)

@@ -22,7 +22,7 @@ class Filter:
     Attributes:
       rule: a top-level function of the logits, `static` and `values`.
       values: its numbers, arrays and filters, which are traced.
-      static: its integers.
+      static: its integers and booleans.
     """
 
     rule: Callable
@@ -69,18 +69,19 @@ def top_k(k: int) -> Filter:
     return Filter(_top_k, static=(int(k),))
 
 
-def top_p(p: Num[ArrayLike, ""], min_keep: int = 1) -> Filter:
+def top_p(p: Num[ArrayLike, ""], min_keep: int = 1, *, inclusive: bool = False) -> Filter:
     r"""Keeps the nucleus: the likeliest tokens, in order, as long as those before a token have a mass of at most p.
 
     Of equally likely ones the first go first. The released code, which this follows, removes a token where the mass before it is *more* than p: where
-    a sum is p exactly, that is one token more than the smallest set of mass p.
+    a sum is p exactly, that is one token more than the smallest set of mass p, which `inclusive=True` keeps.
 
     Args:
       p: above 0, at most 1, which keeps all.
       min_keep: so many of the likeliest are kept in any case.
+      inclusive: whether a mass before a token that is p exactly removes it too.
 
     Raises:
-      TypeError, ValueError: p is outside (0, 1], or min_keep outside [1, V].
+      TypeError, ValueError: p is outside (0, 1], min_keep outside [1, V], or inclusive no boolean.
 
     Reference: Holtzman et al., "The Curious Case of Neural Text Degeneration", ICLR 2020.
 
@@ -89,7 +90,9 @@ def top_p(p: Num[ArrayLike, ""], min_keep: int = 1) -> Filter:
     """
     _probability("p", p)
     check.integer("min_keep", min_keep, at_least=1)
-    return Filter(_top_p, (p,), (int(min_keep),))
+    if not isinstance(inclusive, bool):
+        raise TypeError(f"inclusive must be True or False, got {type(inclusive).__name__}")
+    return Filter(_top_p, (p,), (int(min_keep), inclusive))
 
 
 def typical(mass: Num[ArrayLike, ""], min_keep: int = 1) -> Filter:
@@ -199,15 +202,15 @@ def _top_k(logits, k):
     return _removed(logits, key > _border(key, 1, k, jnp.greater_equal))
 
 
-def _top_p(logits, min_keep, p):
-    bound = jnp.where(p >= 1, jnp.inf, p)
+def _top_p(logits, min_keep, inclusive, p):
+    bound, beyond = jnp.where(p >= 1, jnp.inf, p), jnp.greater_equal if inclusive else jnp.greater
     key, shares = _key(-logits), jax.nn.softmax(logits)
-    last = _border(key, shares, bound, jnp.greater)
+    last = _border(key, shares, bound, beyond)
     # Of the tokens that are as likely as the last one the first few are kept.
     tied = key == last
     before = jnp.sum(jnp.where(key < last, shares, 0), axis=-1, keepdims=True)
     share = jnp.max(jnp.where(tied, shares, 0), axis=-1, keepdims=True)
-    over = tied & (before + share * (jnp.cumsum(tied, axis=-1) - 1) > bound)
+    over = tied & beyond(before + share * (jnp.cumsum(tied, axis=-1) - 1), bound)
     return _removed(logits, ((key > last) | over) & ~_first(key, min_keep))
 
 

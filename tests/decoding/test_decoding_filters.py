@@ -213,6 +213,19 @@ def test_typical_begins_with_the_nearest_and_ends_with_all_without_an_index_out_
     np.testing.assert_array_equal(filtered(decoding.top_p(1.0), many), many)
 
 
+def test_the_nucleus_may_be_the_smallest_set_of_its_mass():
+    """Sums that are exact in binary: at equality the released code keeps one token more."""
+    shares, tied = (0.5, 0.25, 0.125, 0.125), (0.25, 0.25, 0.25, 0.25)
+    np.testing.assert_allclose(left(decoding.top_p(0.5), shares), (2 / 3, 1 / 3, 0, 0), atol=1e-6)
+    np.testing.assert_allclose(left(decoding.top_p(0.5, inclusive=True), shares), (1, 0, 0, 0), atol=1e-6)
+    np.testing.assert_allclose(left(decoding.top_p(0.75, inclusive=True), shares), (2 / 3, 1 / 3, 0, 0), atol=1e-6)
+    np.testing.assert_allclose(left(decoding.top_p(0.5, inclusive=True), tied), (0.5, 0.5, 0, 0), atol=1e-6)
+    np.testing.assert_allclose(left(decoding.top_p(0.1, min_keep=2, inclusive=True), shares), (2 / 3, 1 / 3, 0, 0), atol=1e-6)
+    np.testing.assert_array_equal(filtered(decoding.top_p(1.0, inclusive=True), Z), Z)
+    for p in (0.3, 0.7):  # elsewhere both are one
+        np.testing.assert_array_equal(filtered(decoding.top_p(p, inclusive=True), Z), filtered(decoding.top_p(p), Z))
+
+
 def test_zeros_of_both_signs_are_one_tie():
     np.testing.assert_array_equal(filtered(decoding.top_k(1), np.float32([-0.0, 0.0, -1])), [0, 0, -np.inf])
 
@@ -258,6 +271,7 @@ def test_other_numbers_share_a_program_and_have_a_gradient_where_they_are_smooth
         (partial(decoding.top_p, 0.0), ValueError, "p must be greater than 0"),
         (partial(decoding.top_p, 1.5), ValueError, "p must be at most 1, got 1.5"),
         (partial(decoding.top_p, 0.5, min_keep=0), ValueError, "min_keep must be at least 1"),
+        (partial(decoding.top_p, 0.5, inclusive=1), TypeError, "inclusive must be True or False, got int"),
         (partial(decoding.typical, 1.01), ValueError, "mass must be at most 1"),
         (partial(decoding.typical, -0.5), ValueError, "mass must be greater than 0"),
         (partial(decoding.plausibility, 1.5), ValueError, "alpha must be at least 0 and at most 1, got 1.5"),

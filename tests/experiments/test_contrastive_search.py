@@ -22,7 +22,7 @@ def tiny(config, **changes):
     return dataclasses.replace(config, **SIZES | changes)
 
 
-@pytest.mark.parametrize("arm", ["MLE contrastive 5 0.0", "MLE contrastive 5 0.6", "MLE nucleus 0.95", "SimCTG held-out text"])
+@pytest.mark.parametrize("arm", ["MLE contrastive 5 0.0", "MLE contrastive 5 0.6", "MLE nucleus 0.95", "MLE beam 4", "SimCTG held-out text"])
 def test_each_decoder_writes(experiment, kept_fit, arm):
     found = experiment.run(tiny(experiment.ARMS[arm]), jax.random.key(0), kept_fit)
     extra = {"MLE contrastive 5 0.0": {"as greedy"}, "SimCTG held-out text": {"isotropy", "perplexity"}}.get(arm, set())
@@ -82,7 +82,7 @@ def test_claims_say_what_the_paper_does(experiment):
         arms[f"{training} held-out text"] |= {"isotropy": 0.5 + more, "perplexity": 50 - 10 * more}
     values = [claim.of(arms) for claim in experiment.CLAIMS]
     np.testing.assert_allclose(values, [0.2, 0.5, 0.1, 0.4, 0.2, 0.2, 2, 2, 1, 0.3, 46 / 49 - 1, 0.3], atol=1e-9)
-    assert len(experiment.ARMS) == 20
+    assert len(experiment.ARMS) == 22
 
 
 def test_figures_show_the_plane_and_texts(experiment):

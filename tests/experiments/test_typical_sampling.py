@@ -25,10 +25,10 @@ def tiny(config, **changes):
     return dataclasses.replace(config, **sizes | changes)
 
 
-@pytest.mark.parametrize("arm", ["typical 0.2", "top-k 2", "greedy"])
+@pytest.mark.parametrize("arm", ["typical 0.2", "top-k 2", "greedy", "beam 4"])
 def test_each_method_writes(experiment, kept_fit, arm):
     found = experiment.run(tiny(experiment.ARMS[arm]), jax.random.key(0), kept_fit)
-    assert set(found) == (WRITTEN if arm == "greedy" else FILTERED)
+    assert set(found) == (WRITTEN if arm in ("greedy", "beam 4") else FILTERED)
     assert all(np.isfinite(value) for value in found.values()) and 0 <= found["rep-4"] <= 1 and 1 < found["perplexity"] < 40
     if arm == "top-k 2":
         assert abs(found["tokens kept"] - 2) < 1e-5 and found["likeliest dropped"] == 0
@@ -37,7 +37,8 @@ def test_each_method_writes(experiment, kept_fit, arm):
 
 
 def test_the_arms_are_the_whole_ranges(experiment):
-    assert len(experiment.ARMS) == 21 and {"typical 0.2", "nucleus 0.95", "top-k 80", "ancestral", "greedy", "held-out text"} <= set(experiment.ARMS)
+    arms = {"typical 0.2", "nucleus 0.95", "top-k 80", "ancestral", "greedy", "beam 4", "held-out text"}
+    assert len(experiment.ARMS) == 22 and arms <= set(experiment.ARMS)
 
 
 def test_held_out_text_is_measured_by_the_model(experiment, kept_fit):
