@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cljax import data, decoding, encoders, losses, metrics, samplers, study, train
+from cljax import data, decoding, encoders, metrics, samplers, study, train
 
 
 @train.config
@@ -87,13 +87,10 @@ def deviations(model, size, params, texts):
     return encoders.in_parts(partial(deviation, model, params), texts, size=size)
 
 
-def surprisal(model, params, prompts, tokens):
-    return losses.token_cross_entropy(decoding.continuation_logits(model.apply, params, prompts, tokens), tokens).values
-
-
 @partial(jax.jit, static_argnums=(0, 1))
 def perplexity(model, size, params, prompts, tokens):
-    return jnp.exp(jnp.mean(encoders.in_parts(partial(surprisal, model, params), prompts, tokens, size=size)))
+    log_probs = encoders.in_parts(partial(decoding.continuation_log_probs, model.apply, params), prompts, tokens, size=size)
+    return jnp.exp(-jnp.mean(log_probs))
 
 
 @jax.jit
