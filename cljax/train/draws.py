@@ -30,7 +30,7 @@ def draws(arrays: PyTree, draw: Callable | int) -> Draws:
     of rows or exceeds it.
 
     Args:
-      arrays: a dict of arrays with the same leading axis. With a function for `draw`, any pytree of arrays.
+      arrays: a dict of arrays, or of trees of them, with the same leading axis. With a function for `draw`, any pytree of arrays.
       draw: the rows of a batch, or a function `draw(key, arrays, t) -> batch` of the step's key, the arrays and the step's number $t$ (a traced
         int32). Values are bound to it by `functools.partial`; a function that is made anew each time compiles anew each time.
 
@@ -51,8 +51,9 @@ def draws(arrays: PyTree, draw: Callable | int) -> Draws:
             raise TypeError(f"arrays must be a dict of arrays where draw is an int, got {type(arrays).__name__}")
         if not arrays or "index" in arrays:
             raise ValueError('arrays must hold one array at least, and none named "index" (a batch gets its row numbers under that name)')
-        rows = {name: np.shape(array)[0] if np.ndim(array) else 0 for name, array in arrays.items()}
-        if min(rows.values()) < 1 or len(set(rows.values())) > 1:
+        leaves = jax.tree_util.tree_leaves_with_path(dict(arrays))
+        rows = {jax.tree_util.keystr(path, simple=True, separator="/"): (*np.shape(leaf), 0)[0] for path, leaf in leaves}
+        if min(rows.values(), default=0) < 1 or len(set(rows.values())) > 1:
             raise ValueError(f"arrays must have the same leading axis, of one row at least, got rows {rows}")
         draw = int(draw)
     return Draws(jax.tree.map(jnp.asarray, arrays), draw)
@@ -60,5 +61,5 @@ def draws(arrays: PyTree, draw: Callable | int) -> Draws:
 
 def epochs(key, arrays, batch, t):
     """The batch of step `t`: rows of the endless sequence of permutations that `key` stands for."""
-    index = shuffled(key, len(next(iter(arrays.values()))), batch, t)
-    return {name: array[index] for name, array in arrays.items()} | {"index": index}
+    index = shuffled(key, len(jax.tree.leaves(arrays)[0]), batch, t)
+    return jax.tree.map(lambda array: array[index], dict(arrays)) | {"index": index}

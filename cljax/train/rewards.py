@@ -12,9 +12,9 @@ from jaxtyping import Array, ArrayLike, PyTree
 
 from cljax.core import check
 from cljax.core.check import KeyLike
-from cljax.train.descend import descend
 from cljax.train.draws import draws
 from cljax.train.fit import fit as train_fit
+from cljax.train.minimise import minimise
 from cljax.train.schedules import rise_and_fall
 
 
@@ -74,26 +74,19 @@ def reward_model(
     if not isinstance(comparisons, Mapping):
         raise TypeError(f"comparisons must be a dict of arrays, got {type(comparisons).__name__}")
     size = min(((*np.shape(rows), 0)[0] for rows in comparisons.values()), default=1)
-    rates = {"rate": float(learning_rate), "warm_up": warm_up}
-    state = {"params": params, "opt": _optimiser(**rates).init(params)}
-    batches = draws(comparisons, max(1, min(int(batch), size)))
-    state, history = fit(key, state, partial(_step, score, rates), batches, steps=steps, name=name, shared=True)
-    return state["params"], history
+    objective, optimiser = partial(_objective, score), partial(_optimiser, float(learning_rate), warm_up)
+    how = dict(optimiser=optimiser, steps=steps, name=name, shared=True, fit=fit)
+    variables, history = minimise(key, objective, {"params": params}, draws(comparisons, max(1, min(int(batch), size))), **how)
+    return variables["params"], history
 
 
 def _optimiser(rate, warm_up):
     return optax.adam(rise_and_fall(rate, warm_up=warm_up))
 
 
-def _objective(params, score, rows):
-    scores = score(params, rows)
+def _objective(score, variables, rows, key):
+    scores = score(variables["params"], rows)
     check.arrays(**{"what score returns": (scores, "B 2")})
     gap = (scores[:, 0] - scores[:, 1]).astype(jnp.promote_types(scores.dtype, jnp.float32))
     mean = partial(lax.pmean, axis_name="data")
-    return mean(-jnp.mean(jax.nn.log_sigmoid(gap))), mean(jnp.mean(gap > 0, dtype=jnp.float32))
-
-
-def _step(score, rates, state, batch, key):
-    (loss, accuracy), grads = jax.value_and_grad(_objective, has_aux=True)(state["params"], score, batch)
-    params, opt = descend(_optimiser(**rates), grads, state["params"], state["opt"], axis_name="data")
-    return {"params": params, "opt": opt}, {"loss": loss, "accuracy": accuracy}
+    return mean(-jnp.mean(jax.nn.log_sigmoid(gap))), {"accuracy": mean(jnp.mean(gap > 0, dtype=jnp.float32))}

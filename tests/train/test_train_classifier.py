@@ -53,6 +53,20 @@ def test_it_is_adam_on_the_cross_entropy():
     assert set(history) == {"loss"}
 
 
+def of_two(model, params, x, index, key):
+    return model.apply(params, x["seen"] + x["added"])
+
+
+def test_inputs_may_be_a_tree():
+    two = {"seen": INPUTS, "added": 0 * INPUTS}
+    found, history = train.classifier(
+        jax.random.key(0), partial(of_two, MODEL), PARAMS, two, LABELS, steps=3, batch=30, learning_rate=0.01, fit=quiet
+    )
+    expected, whole = trained()
+    np.testing.assert_allclose(history["loss"], whole["loss"], rtol=1e-5)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), found, expected)
+
+
 def test_rows_held_out_are_not_trained_on_and_choose_the_epoch():
     wrong = np.where(np.arange(30) < 6, (LABELS + 1) % 3, LABELS)  # the first ones contradict the others: the longer, the worse on them
     how = dict(steps=40, batch=8, learning_rate=0.05, held_out=0.2, fit=quiet)
