@@ -73,6 +73,13 @@ def test_padding_other_rows_and_a_head_change_nothing(small, equal):
     equal(run(small.prompt, mask=small.mask, head=small.model.head), expected)
 
 
+def test_a_token_takes_one_call_with_a_row_for_each_text_and_prompts_share_a_program(small):
+    small.counted.clear()
+    for penalty, mask in ((0.5, small.mask), (1.0, small.front[1])):
+        decoding.beam_search(small.apply, small.params, small.prompt, steps=5, beams=3, mask=mask, length_penalty=penalty)
+    assert set(small.counted) == {(4, 6), (12, 1)} and small.counted.count((4, 6)) == 1
+
+
 def test_a_nan_is_flagged_in_its_row_alone(small):
     def broken(params, ids, mask, cache):
         hidden, logits, cache = small.model.apply(params, ids, mask, cache)
