@@ -23,7 +23,6 @@ lines {"text": ...}, and `test.jsonl`, lines {"query": ..., "passage": the numbe
 the same form. The paper begins with BERT's weights: `--set weights=bert-base-uncased` reads them from a folder in DIR.
 """
 
-import functools
 import math
 from functools import partial
 
@@ -75,39 +74,40 @@ ARMS |= {f"crop + queue {size}": Config(queue=size) for size in (64, 512, 2048)}
 ARMS |= {f"crop + {change} + queue 2048": Config(change=change) for change in ("delete", "replace")}
 ARMS |= {"fine-tuned": Config(change="delete", labels=300), "fine-tuned from nothing": Config(steps=0, labels=300)}
 
-LEAST = 4  # tokens of a crop
+LEAST, WATCHED = 4, ("R@1", "std", "mean_cosine", "effective_rank")  # tokens of a crop; what is seen in training
 
 
-def columns(name):
-    """The two texts of a shipped set, which begin as `verses` or, where others are meant, as `verses/web/kjv`."""
-    name, *features = name.split("/")
-    return data.load(name, features=features or None)
-
-
-@functools.lru_cache(maxsize=8)  # the arms of a seed share it
-def documented(corpora, split, length, vocabulary, seed):
-    """Tokens to learn from, labelled pairs among them, the tests by name, and the words of the first test."""
-    known, test = data.documented_search(split, key=jax.random.wrap_key_data(jnp.uint32(seed)))
+@study.shared
+def documented(corpora, split, length, vocabulary, key):
+    """A tokenizer, the tokens of each corpus to learn from, labelled pairs among them, the tests by name, and the words of the first test."""
+    known, test = data.documented_search(split, key=key)
     documents = [f"{docstring}\n{code}" for docstring, code in zip(known.queries, known.passages, strict=True)]
-    others = {name: columns(name) for name in corpora[1:]}
-    running = {name: texts[: len(texts) * 9 // 10] for name, (texts, _) in others.items()}
-    tokenizer = data.train_tokenizer([*documents, *(text for texts in running.values() for text in texts)], vocabulary, kind="words")
+    parts = {name: name.split("/") for name in corpora[1:]}
+    others = {name: data.paired_search(one, features=columns or None, most=split[1]) for name, (one, *columns) in parts.items()}
+    tokenizer = data.train_tokenizer([*documents, *(text for running, _ in others.values() for text in running)], vocabulary, kind="words")
     read = partial(data.tokenise_search, tokenizer, special_tokens=False)
     texts = [data.tokenise(tokenizer, documents, length=length, special_tokens=False)]
     labelled, tokens = read(known, test, lengths=(length, length))
     tests = {"": tokens}
-    for name, sides in others.items():
-        chunks = samplers.chunk_stream(data.token_stream(tokenizer, running[name]), length)
-        texts.append((chunks, np.ones(chunks.shape, bool)))
-        held = [side[len(running[name]) :][: split[1]] for side in sides]
-        rows = np.arange(len(held[0]))
-        (tests[f" of {name}"],) = read(data.SearchTask(*held, rows, rows), lengths=(64, 64), allow_empty=True)
-    words = [[data.words(text) for text in side] for side in test[:2]]
-    return tokenizer, *jax.tree.map(jnp.asarray, (texts, labelled, tests)), words
+    for name, (running, task) in others.items():
+        chunks = samplers.chunk_stream(data.token_stream(tokenizer, running), length)
+        texts.append(data.Tokens(chunks, np.ones(chunks.shape, bool)))
+        (tests[f" of {name}"],) = read(task, lengths=(64, 64), allow_empty=True)
+    return tokenizer, *jax.tree.map(jnp.asarray, (texts, labelled, tests)), [[data.words(text) for text in side] for side in test[:2]]
+
+
+def small(config, key):
+    """A tokenizer, no model yet, batches, labelled pairs and tests."""
+    tokenizer, texts, labelled, tests, _ = documented(config.corpora, config.split, config.length, config.vocabulary, key)
+    arrays, draw = jax.tree.map(lambda *sides: jnp.concatenate(sides), *texts)._asdict(), config.batch
+    if len(texts) > 1:
+        arrays |= {"sizes": jnp.array([len(ids) for ids, _ in texts]), "exponent": jnp.float32(config.exponent)}
+        draw = partial(mixed, config.batch)
+    return tokenizer, None, None, train.draws(arrays, draw), labelled, tests
 
 
 def articles(config, key):
-    """The same of large corpora: a tokenizer, a model where it is pretrained, batches, labelled pairs, the test."""
+    """The same of large corpora, with the model and its parameters where they are pretrained."""
     sources = [data.builder(f"tfds:{name}").as_data_source("train") for name in config.corpora]
     if config.weights:
         model, params, tokenizer = encoders.load_pretrained(data.pretrained(config.weights), dtype=jnp.bfloat16)
@@ -125,24 +125,15 @@ def articles(config, key):
 def prepare(config, key):
     """The encoder, its parameters, what frames a text, batches to learn from, labelled pairs and tests."""
     k_data, k_init = jax.random.split(key)
-    if all(name.split("/")[0] in ("documented_code", *data.DATASETS) for name in config.corpora):
-        seed = tuple(jax.random.key_data(k_data).tolist())
-        tokenizer, texts, labelled, tests, _ = documented(config.corpora, config.split, config.length, config.vocabulary, seed)
-        ids, mask = (jnp.concatenate(side) for side in zip(*texts, strict=True))
-        arrays, draw = {"ids": ids, "mask": mask}, config.batch
-        if len(texts) > 1:
-            arrays |= {"sizes": jnp.array([len(ids) for ids, _ in texts]), "exponent": jnp.float32(config.exponent)}
-            draw = partial(mixed, config.batch)
-        batches, model, params = train.draws(arrays, draw), None, None
-    else:
-        tokenizer, model, params, batches, labelled, tests = articles(config, k_data)
+    shipped = all(name.split("/")[0] in ("documented_code", *data.DATASETS) for name in config.corpora)
+    tokenizer, model, params, *found = (small if shipped else articles)(config, k_data)
     frame = tuple(map(tokenizer.token_to_id, ("[CLS]", "[SEP]"))) if config.layers else None
     if model is None:
         size = tokenizer.get_vocab_size(), config.features
         deep = dict(layers=config.layers, heads=max(1, config.features // 64), max_length=config.length + 2, dropout=0.1, dtype=jnp.bfloat16)
         model = encoders.TextTransformer(*size, **deep) if config.layers else encoders.BagOfTokens(*size, normalise=True)
         params = jax.jit(model.init)(k_init, jnp.zeros((1, 8), jnp.int32))
-    return model, params, frame, batches, labelled, tests
+    return model, params, frame, *found
 
 
 def mixed(batch, key, arrays, t):
@@ -168,110 +159,66 @@ def two_views(config, vocabulary, batch, key):
     return pair
 
 
-def framed(frame, ids, mask):
-    """`[CLS] … [SEP]` about each text that begins at the front; for a bag of tokens they say nothing."""
-    if frame is None:
-        return ids, mask
-    places, end = jnp.arange(ids.shape[1] + 2), jnp.sum(mask, axis=1, keepdims=True) + 1
-    ids = jnp.pad(ids, ((0, 0), (1, 1))).at[:, 0].set(frame[0])
-    return jnp.where(places == end, frame[1], ids), places <= end
-
-
-def encode(model, params, text, index, key):
-    return core.apply_with_dropout(model, params, *text, key=key, index=index)
-
-
 def optimiser(rate, warm_up=0, steps=0):
     rate = train.rise_and_fall(rate, warm_up=warm_up, steps=steps) if warm_up else rate
     return optax.adamw(rate, b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01)
 
 
-def objective(params, model, config, query, keys, queue, index, key):
-    """Against the queue with keys that are made, or against the batch with the texts of the keys, which then learn too."""
-    queries = encode(model, params, query, index, key)
-    if config.in_batch:
-        keys, others = encode(model, params, keys, index, jax.random.fold_in(key, 1)), dict(axis_name="data")
-    else:
-        others = dict(negatives=queue.keys, in_batch=False, axis_name="data")
-    return losses.mean(losses.info_nce(queries, keys, temperature=config.temperature, similarity="dot", **others), axis_name="data")
-
-
-def step(model, config, frame, state, batch, key):
+def contrast(model, config, frame, variables, batch, key):
+    """Against the queue with keys that the slow encoder makes, or against the batch with the texts of the keys, which then learn too."""
     k_views, k_query, k_keys = jax.random.split(key, 3)
-    query, keys = (framed(frame, *text) for text in two_views(config, model.vocab_size, batch, k_views))
-    slow, queue = state["slow"], state["queue"]
-    if not config.in_batch:  # the slow encoder moves before it makes the keys, as in the released code
-        slow = memory.ema(config.momentum).update(slow, state["params"])
-        keys = jax.lax.stop_gradient(encode(model, slow.params, keys, batch["index"], k_keys if config.key_dropout else None))
-    value, grads = jax.value_and_grad(objective)(state["params"], model, config, query, keys, queue, batch["index"], k_query)
-    chosen = optimiser(config.learning_rate, config.warm_up, config.steps)
-    params, opt = train.descend(chosen, grads, state["params"], state["opt"], axis_name="data")
-    if not config.in_batch:
-        queue = memory.queue(*queue.keys.shape).update(queue, keys, axis_name="data")
-    return {"params": params, "opt": opt, "slow": slow, "queue": queue}, {"loss": value}
+    pair, params = two_views(config, model.vocab_size, batch, k_views), variables["params"]
+    encode = partial(core.apply_with_dropout, model, index=batch["index"])
+    query, keys = (text if frame is None else views.frame_tokens(*text, *frame) for text in pair)
+    queries = encode(params, *query, key=k_query)
+    if config.in_batch:
+        keys, others = encode(params, *keys, key=jax.random.fold_in(k_query, 1)), {}
+    else:  # the slow encoder moves before it makes the keys, as in the released code
+        queue, slow = variables["queue"], memory.ema(config.momentum).update(variables["slow"], jax.lax.stop_gradient(params))
+        keys = encode(slow.params, *keys, key=k_keys if config.key_dropout else None)
+        others = dict(negatives=queue.keys, in_batch=False)
+        variables = {"slow": slow, "queue": memory.queue(*queue.keys.shape).update(queue, keys, axis_name="data")}
+    value = losses.info_nce(queries, keys, temperature=config.temperature, similarity="dot", axis_name="data", **others)
+    return losses.mean(value, axis_name="data"), {}, variables
 
 
-def init(config, model, key, params):
-    """In the batch neither a slow encoder nor a queue is used: their places hold next to nothing."""
-    chosen = optimiser(config.learning_rate, config.warm_up, config.steps)
-    slow = memory.ema(config.momentum).init({} if config.in_batch else params)
-    queue = memory.queue(1 if config.in_batch else config.queue, model.features).init(key)
-    return {"params": params, "opt": chosen.init(params), "slow": slow, "queue": queue}
-
-
-def labelled_batch(batch, key, arrays, t):
+def labelled_batch(batch, hard, key, arrays, t):
     """Queries with their passage and one more, a random or a hard one."""
-    k_random, k_hard, k_coin = jax.random.split(key, 3)
     task = arrays["task"]
     row = samplers.shuffled_batch(arrays["key"], len(task.answers), batch, t)
-    hard = samplers.draw_negatives(k_hard, arrays["mined"][row], 1)[:, 0]
-    chosen = (jax.random.uniform(k_coin, row.shape) < arrays["hard"]) & (hard >= 0)
-    own, other = task.answers[row], jax.random.randint(k_random, row.shape, 0, len(task.ids))
-    other = jnp.where(chosen, hard, other)
+    own, other = task.answers[row], samplers.draw_hard_or_random(key, arrays["mined"][row], len(task.ids), share=hard)[:, 0]
     texts = {"query": [side[row] for side in task.queries]}
     texts |= {name: [side[which] for side in task.passages] for name, which in (("own", own), ("other", other))}
     return texts | {"ids": task.ids[own], "other ids": task.ids[other], "index": row}
 
 
-def supervised(params, model, temperature, batch, key):
+def supervised(model, temperature, variables, batch, key):
     """Each query against its passage, all other passages of the batch and everybody's negatives."""
-    sides = [encode(model, params, batch[side], batch["index"], jax.random.fold_in(key, n)) for n, side in enumerate(("query", "own", "other"))]
+    encode = partial(core.apply_with_dropout, model, variables["params"], index=batch["index"])
+    sides = [encode(*batch[side], key=jax.random.fold_in(key, n)) for n, side in enumerate(("query", "own", "other"))]
     who = dict(ids=batch["ids"], negative_ids=batch["other ids"], negatives_axis_name="data", axis_name="data", similarity="dot")
-    return losses.mean(losses.info_nce(*sides[:2], negatives=sides[2], temperature=temperature, **who), axis_name="data")
-
-
-def tune(model, temperature, rate, state, batch, key):
-    value, grads = jax.value_and_grad(supervised)(state["params"], model, temperature, batch, key)
-    params, opt = train.descend(optimiser(rate), grads, state["params"], state["opt"], axis_name="data")
-    return {"params": params, "opt": opt}, {"tuning loss": value}
+    return losses.mean(losses.info_nce(*sides[:2], negatives=sides[2], temperature=temperature, **who), axis_name="data"), {}
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def mine(model, k, params, task):
     who = dict(positives=task.answers, ids=task.ids[task.answers], key_ids=task.ids, similarity="dot")
-    return samplers.mine_negatives(embed(model, params, task.queries), embed(model, params, task.passages), k, **who).indices
+    return samplers.mine_negatives(*(encoders.embed(model, params, *texts) for texts in task[:2]), k, **who).indices
 
 
 def fine_tune(config, model, key, params, labelled, fit):
     """The model of the first phase, and that of the second, which starts anew from `params` with hard negatives that the first one mined."""
     k_order, k_fit = jax.random.split(key)
     queries, answers = jax.tree.map(lambda side: side[: config.labels], (labelled.queries, labelled.answers))
-    task = labelled._replace(queries=queries, answers=answers)
-    arrays = {"task": task, "key": k_order, "mined": jnp.full((len(answers), config.mined), -1), "hard": jnp.float32(0)}
-    models = []
+    task, mined, models = labelled._replace(queries=queries, answers=answers), jnp.full((len(answers), config.mined), -1), []
+    draw = partial(labelled_batch, min(config.tuning_batch, config.labels), config.hard)
+    how = dict(optimiser=partial(optimiser, config.tuning_rate), steps=config.tuning_steps, fit=fit)
     for phase in ("random negatives", "hard negatives"):
-        if models:
-            arrays |= {"mined": mine(model, config.mined, models[0], task), "hard": jnp.float32(config.hard)}
-        state = {"params": params, "opt": optimiser(config.tuning_rate).init(params)}
-        batches = train.draws(arrays, partial(labelled_batch, min(config.tuning_batch, config.labels)))
-        state, _ = fit(k_fit, state, partial(tune, model, config.temperature, config.tuning_rate), batches, steps=config.tuning_steps, name=phase)
-        models.append(state["params"])
+        mined = mine(model, config.mined, models[0], task) if models else mined
+        batches = train.draws({"task": task, "key": k_order, "mined": mined}, draw)
+        found, _ = train.minimise(k_fit, partial(supervised, model, config.temperature), {"params": params}, batches, name=phase, **how)
+        models.append(found["params"])
     return models
-
-
-@partial(jax.jit, static_argnums=0)
-def embed(model, params, texts):
-    return encoders.in_parts(partial(model.apply, params), *texts)
 
 
 def quality(scores, found, answers):
@@ -279,65 +226,57 @@ def quality(scores, found, answers):
     return jax.tree.map(jnp.mean, metrics.retrieval_summary(scores, answers, found, ndcg=(10,)))
 
 
-@jax.jit
-def judged(queries, passages, answers):
-    return quality(*pairwise.top_k(queries, passages, min(100, len(passages))), answers) | metrics.collapse_watch(passages[:256])
-
-
+@partial(jax.jit, static_argnums=0)
 def evaluate(model, params, test):
-    return judged(embed(model, params, test.queries), embed(model, params, test.passages), test.answers)
+    queries, passages = (encoders.embed(model, params, *texts) for texts in test[:2])
+    return quality(*pairwise.top_k(queries, passages, min(100, len(passages))), test.answers) | metrics.collapse_watch(passages[:256])
 
 
 @partial(jax.jit, static_argnums=0)
 def between_crops(model, params, texts, key):
     """How often a crop of a text finds the other crop: the task that was trained, on what is held out."""
-    pair = [embed(model, params, views.crop_tokens(k, *texts, at_least=LEAST)) for k in jax.random.split(key)]
+    pair = [encoders.embed(model, params, *views.crop_tokens(k, *texts, at_least=LEAST)) for k in jax.random.split(key)]
     return jnp.mean(pairwise.top_k(*pair, 1)[1][:, 0] == jnp.arange(len(pair[0])))
 
 
 def watch(model, test, key, state):
-    return state, evaluate(model, state["params"], test)
+    return state, evaluate(model, state["variables"]["params"], test)
 
 
 def run(config, key, fit=train.fit):
     k_data, k_init, k_fit, k_tune, k_test = jax.random.split(key, 5)
     if config.lexical:
-        seed = tuple(jax.random.key_data(jax.random.split(k_data)[0]).tolist())
-        words = documented(config.corpora, config.split, config.length, config.vocabulary, seed)[-1]
+        *_, words = documented(config.corpora, config.split, config.length, config.vocabulary, jax.random.split(k_data)[0])
         scores = jnp.asarray(getattr(retrieval, config.lexical)(*words))
         return quality(*jax.lax.top_k(scores, min(100, len(scores))), jnp.arange(len(scores)))
     model, params, frame, batches, labelled, tests = prepare(config, k_data)
-    curves, names, found = [evaluate(model, params, tests[""])], ("R@1", "std", "mean_cosine", "effective_rank"), {}
+    before, found = evaluate(model, params, tests[""]), {}
     if config.steps:
-        state, after = init(config, model, k_init, params), ((max(1, config.steps // 6), partial(watch, model, tests[""])),)
-        state, history = fit(k_fit, state, partial(step, model, config, frame), batches, steps=config.steps, after=after)
-        params = state["params"]
-        curves += [{name: history[name][turn] for name in names} for turn in range(len(history["R@1"]))]
-        found = {f"{name} over steps": np.array([row[name] for row in curves]) for name in names}
+        variables = {"params": params}
+        if not config.in_batch:
+            variables |= {"slow": memory.ema(config.momentum).init(params), "queue": memory.queue(config.queue, model.features).init(k_init)}
+        chosen, after = partial(optimiser, config.learning_rate, config.warm_up, config.steps), partial(watch, model, tests[""])
+        how = dict(optimiser=chosen, steps=config.steps, after=((max(1, config.steps // 6), after),), fit=fit)
+        variables, history = train.minimise(k_fit, partial(contrast, model, config, frame), variables, batches, **how)
+        params, found = variables["params"], study.over_steps(history, {name: before[name] for name in WATCHED})
     if config.labels:
-        before = evaluate(model, params, tests[""])
-        first, params = fine_tune(config, model, k_tune, params, labelled, fit)
-        random = evaluate(model, first, tests[""])
-        found |= {f"{name} before": before[name] for name in ("R@1", "MRR")} | {f"{name} random negatives": random[name] for name in ("R@1", "MRR")}
+        first, tuned = fine_tune(config, model, k_tune, params, labelled, fit)
+        for name, those in (("before", params), ("random negatives", first)):
+            values = evaluate(model, those, tests[""])
+            found |= {f"{metric} {name}": values[metric] for metric in ("R@1", "MRR")}
+        params = tuned
     for name, test in tests.items():
-        values = evaluate(model, params, test) | {"R@1 between crops": between_crops(model, params, test.queries if name else test.passages, k_test)}
+        values = evaluate(model, params, test) | {"R@1 between crops": between_crops(model, params, test[0 if name else 1], k_test)}
         found |= {f"{metric}{name}": value for metric, value in values.items()}
     return found
 
 
-UNSUPERVISED = [arm for arm, config in ARMS.items() if config.steps and not config.labels and not config.lexical]
-
-
 def least_over_double(results):
     """By how much the weakest arm that learnt without labels is above twice the untrained one."""
-    return min(results[arm]["R@1"] for arm in UNSUPERVISED) - 2 * results["untrained"]["R@1"]
+    unsupervised = [arm for arm, config in ARMS.items() if config.steps and not config.labels and not config.lexical]
+    return min(results[arm]["R@1"] for arm in unsupervised) - 2 * results["untrained"]["R@1"]
 
 
-def gain_of_hard(results):
-    return results["fine-tuned"]["MRR"] - results["fine-tuned"]["MRR random negatives"]
-
-
-FROM_NOTHING = study.gain("MRR", "fine-tuned", than="fine-tuned from nothing")
 CLAIMS = [
     study.Claim("without labels every arm has more than twice the recall of the untrained one", least_over_double, expected=0.1),
     study.Claim("crops in the batch reach tf-idf, but for 3 points", study.gain("R@1", "crop, in batch", than="tf-idf"), -0.03, None, -0.008),
@@ -346,8 +285,8 @@ CLAIMS = [
     study.Claim("paper, full scale: a larger queue is better", study.gain("MRR", "crop + queue 2048", than="crop + queue 64")),
     study.Claim("paper, full scale: deletion helps", study.gain("MRR", "crop + delete + queue 2048", than="crop + queue 2048")),
     study.Claim("paper, full scale: deletion beats replacement", study.gain("MRR", "crop + delete + queue 2048", than="crop + replace + queue 2048")),
-    study.Claim("paper: with few labels pre-training helps", FROM_NOTHING),
-    study.Claim("paper: some hard negatives help", gain_of_hard),
+    study.Claim("paper: with few labels pre-training helps", study.gain("MRR", "fine-tuned", than="fine-tuned from nothing")),
+    study.Claim("paper: some hard negatives help", study.gain("MRR", "fine-tuned", over="MRR random negatives")),
 ]
 
 MODEL = dict(vocabulary=30522, layers=12, features=768, queue=131072, momentum=0.9995)
@@ -359,8 +298,8 @@ def figures(report):
     drawn = {"arms": study.scores(report, ["R@1", "R@10", "MRR"])}
     watched = [arm for arm, found in report["arms"].items() if "R@1 over steps" in found and "fine" not in arm]
     if watched:
-        names = [f"{name} over steps" for name in ("R@1", "std", "mean_cosine", "effective_rank")]
-        drawn["training"] = study.curves(report, names, watched, x=range(0, Config.steps + 1, Config.steps // 6), xlabel="step")
+        names, steps = [f"{name} over steps" for name in WATCHED], range(0, Config.steps + 1, Config.steps // 6)
+        drawn["training"] = study.curves(report, names, watched, x=steps, xlabel="step")
     return drawn
 
 

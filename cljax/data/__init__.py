@@ -16,7 +16,7 @@ from cljax.data.loading import builder, load
 from cljax.data.models import MODELS, pretrained
 from cljax.data.moving_glyphs import MovingGlyphs, moving_glyphs
 from cljax.data.questions import SUM_TOKENS, Questions, read_questions, worked_sums
-from cljax.data.search import SearchTask, documented_search, read_search, tokenise_search
+from cljax.data.search import SearchTask, documented_search, paired_search, read_search, tokenise_search
 from cljax.data.sensors import Movements, movements, recordings
 from cljax.data.sentences import sample_sentences, scored_pairs, sentence_pairs
 from cljax.data.sources import DebianSource, Source
@@ -69,6 +69,7 @@ __all__ = [
     "movements",
     "moving_glyphs",
     "package_graph",
+    "paired_search",
     "pairs",
     "piece_tokenizer",
     "ppmi_vectors",

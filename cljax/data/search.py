@@ -11,6 +11,7 @@ from cljax.core import check
 from cljax.core.check import KeyLike
 from cljax.data.chunks import seed_of
 from cljax.data.code import documented_code
+from cljax.data.loading import load
 from cljax.data.tables import pairs
 from cljax.data.text import Tokens, tokenise
 
@@ -54,6 +55,36 @@ def documented_search(split: Sequence[int], *, key: KeyLike, folder: str | os.Pa
     order = np.random.default_rng(seed_of(key)).permutation(len(found.code))
     rows = np.split(order[: sum(split)], np.cumsum(split)[:-1])
     return tuple(_paired(found.docstring[part], found.code[part]) for part in rows)
+
+
+def paired_search(
+    name: str, *, features: Sequence[str] | None = None, share: float = 0.9, most: int | None = None, folder: str | os.PathLike | None = None
+) -> tuple[np.ndarray, SearchTask]:
+    """A set that says everything twice, a row each: the first texts of most rows to learn from, and of the rest each is to find its second one.
+
+    Args:
+      name: of a set whose rows are two texts: `"verses"` in two wordings, `"glosses"` with their words.
+      features: which two columns: of `"gramps"` `("de", "en")`, German messages that look for the English ones. None: inputs and labels.
+      share: of the rows, from the first on, to learn from.
+      most: how many of the rest are queries, at most; they are passages, too.
+      folder: as in `load`.
+
+    Returns:
+      `(texts, task)`: strings `[N]`, and a `SearchTask`.
+
+    Raises:
+      TypeError, ValueError: an argument of another kind or range; as `load`.
+    """
+    check.number("share", share, at_least=0, at_most=1)
+    if most is not None:
+        check.integer("most", most, at_least=1)
+    if features is not None and (isinstance(features, str) or len(features) != 2):
+        raise ValueError(f"features must be two columns, got {features!r}")
+    first, second = load(name, features=features, folder=folder)
+    known = int(len(first) * share)
+    queries, passages = (side[known:][:most] for side in (first, second))
+    rows = np.arange(len(queries), dtype=np.int32)
+    return first[:known], SearchTask(queries, passages, rows, rows)
 
 
 def read_search(folder: str | os.PathLike, parts: Sequence[str] = ("train", "test")) -> tuple[SearchTask, ...]:

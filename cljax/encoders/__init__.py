@@ -7,7 +7,7 @@ from cljax.encoders.conv3d import ConvNet3D
 from cljax.encoders.convolutional import ConvNet
 from cljax.encoders.decoder import Cache, Decoder
 from cljax.encoders.mlp import MLP, Autoencoder, ProjectionHead
-from cljax.encoders.parts import in_parts
+from cljax.encoders.parts import embed, in_parts
 from cljax.encoders.pretrained import load_pretrained, save_pretrained
 from cljax.encoders.prompt import prompted
 from cljax.encoders.protocol import Encoder
@@ -36,6 +36,7 @@ __all__ = [
     "add_tokens",
     "apply_in_training",
     "chained",
+    "embed",
     "in_parts",
     "load_pretrained",
     "prompted",

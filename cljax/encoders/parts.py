@@ -1,6 +1,7 @@
 """A network applied to more rows than its activations have room for."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -51,3 +52,32 @@ def in_parts(function: Callable[..., Any], *arrays: Any, size: int = 256, **name
         return found
     rest = of(jax.tree.map(lambda leaf: leaf[whole:], both))
     return jax.tree.map(lambda *ends: jnp.concatenate(ends), found, rest)
+
+
+def embed(model: Any, variables: Any, *inputs: Any, size: int = 256) -> Any:
+    """`model.apply(variables, *inputs)` as one compiled call, of `size` rows at a time: the embeddings of a collection.
+
+    Args:
+      model: a Linen module, or what has its `apply` and can be hashed; as in evaluation, `train` is not given.
+      variables: what it is applied with.
+      *inputs: trees of arrays with leading axis N, such as images, or ids and mask of texts.
+      size: rows of a part.
+
+    Returns:
+      What `apply` returns, with leading axis N.
+
+    Raises:
+      TypeError, ValueError: as `in_parts`.
+
+    >>> import jax.numpy as jnp
+    >>> from cljax import encoders
+    >>> model, images = encoders.MLP((64,), 16), jnp.ones((600, 8, 8))
+    >>> embed(model, model.init(jax.random.key(0), images[:1]), images).shape
+    (600, 16)
+    """
+    return _embed(model, variables, inputs, size)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _embed(model, variables, inputs, size):
+    return in_parts(partial(model.apply, variables), *inputs, size=size)

@@ -13,7 +13,7 @@ from cljax.samplers.graphs import Edges, influence, knn_graph
 from cljax.samplers.grouped import Buckets, bucket_batches, group_batches, held_out_groups
 from cljax.samplers.mining import Mined, distance_weighted_negatives, mine_negatives, semi_hard_negatives
 from cljax.samplers.pools import pool_batch
-from cljax.samplers.propensity import draw_negatives, draw_weighted, inverse_propensity
+from cljax.samplers.propensity import draw_hard_or_random, draw_negatives, draw_weighted, inverse_propensity
 
 __all__ = [
     "Batches",
@@ -37,6 +37,7 @@ __all__ = [
     "corpus_mixture",
     "device_distances",
     "distance_weighted_negatives",
+    "draw_hard_or_random",
     "draw_negatives",
     "draw_weighted",
     "few_shot_episodes",

@@ -115,6 +115,43 @@ def draw_negatives(key: KeyLike, pool: Integer[ArrayLike, "B K"], n: int, *, ind
     return jnp.where(places < 0, -1, jnp.take_along_axis(pool, places, axis=1)).astype(jnp.int32)
 
 
+def draw_hard_or_random(
+    key: KeyLike, pool: Integer[ArrayLike, "B K"], total: int, n: int = 1, *, share: Scalar, index: Index = None
+) -> Int32[Array, "B n"]:
+    """For each query n negatives, each with some probability a hard one out of its pool, else a random one of the whole collection.
+
+    Hard ones come without replacement; where the pool has no more a random one takes its place. Random ones are drawn evenly, and may be what answers
+    the query, or another's hard one: give the loss their ids.
+
+    Args:
+      key: a PRNG key.
+      pool: `[B, K]` integers, rows of a table of mined candidates, as in `draw_negatives`; what is below 0 is none.
+      total: how many items the collection has.
+      n: from 1 to K.
+      share: the probability of a hard one, from 0 to 1.
+      index: integers `[B]`, which example each row is: the hard ones are drawn by it, see `draw_weighted`.
+
+    Returns:
+      int32 `[B, n]`, from 0 to total - 1.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    Reference: Izacard et al., "Unsupervised Dense Information Retrieval with Contrastive Learning" (Contriever), TMLR 2022, appendix B.1.
+
+    >>> draw_hard_or_random(jax.random.key(0), jnp.array([[7, 9], [-1, -1]]), 5, share=1.0)[:, 0] >= jnp.array([7, 0])
+    Array([ True,  True], dtype=bool)
+    """
+    check.key("key", key)
+    check.integer("total", total, at_least=1)
+    check.arrays(share=(share, "", "number"))
+    check.number("share", share, at_least=0, at_most=1)
+    k_random, k_hard, k_coin = jax.random.split(key, 3)
+    hard = draw_negatives(k_hard, pool, n, index=index)
+    chosen = (jax.random.uniform(k_coin, hard.shape) < share) & (hard >= 0)
+    return jnp.where(chosen, hard, jax.random.randint(k_random, hard.shape, 0, total))
+
+
 @partial(jax.jit, static_argnames="n")
 def _draw(key, log_weights, index, n):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)

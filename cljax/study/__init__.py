@@ -4,6 +4,7 @@ from cljax.study.claims import Claim, gain, margin, ratio, value
 from cljax.study.figures import curves, default_figures, matrices, scores, trends, verdicts
 from cljax.study.history import over_steps, thinned
 from cljax.study.main import main
+from cljax.study.shared import shared
 from cljax.study.sweep import load, sweep
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "over_steps",
     "ratio",
     "scores",
+    "shared",
     "sweep",
     "thinned",
     "trends",

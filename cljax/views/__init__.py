@@ -12,7 +12,7 @@ from cljax.views.mixing import Mixed, cut_mix, mix_up, mixed_targets
 from cljax.views.per_example import per_example
 from cljax.views.rand_augment import RAND_AUGMENT, rand_augment
 from cljax.views.signals import jitter, scaling
-from cljax.views.tokens import crop_tokens, delete_tokens, inverse_cloze, replace_tokens, soda
+from cljax.views.tokens import crop_tokens, delete_tokens, frame_tokens, inverse_cloze, replace_tokens, soda
 
 __all__ = [
     "IMAGENET",
@@ -27,6 +27,7 @@ __all__ = [
     "cut_mix",
     "delete_tokens",
     "flip",
+    "frame_tokens",
     "gaussian_blur",
     "greyscale",
     "imagenet",

@@ -68,6 +68,31 @@ def crop_tokens(
     return _crop(key, ids, mask, index, tuple(ratio), at_least, width if length is None else length, pad_id)
 
 
+def frame_tokens(ids: Ids, mask: Mask, first: Integer[ArrayLike, ""], last: Integer[ArrayLike, ""], *, pad_id: int = 0) -> Text:
+    """A token before each text and one behind it, such as `[CLS] … [SEP]` about a view, which lacks those of the text that it was cut out of.
+
+    Args:
+      ids, mask: `[B, L]`, the texts, which begin at the front and have no gaps, as `crop_tokens` and `delete_tokens` leave them.
+      first, last: the ids of the two tokens.
+      pad_id: what stands where there is no token.
+
+    Returns:
+      `(ids, mask)`, `[B, L + 2]` each.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape or dtype.
+
+    >>> ids, mask = frame_tokens(jnp.array([[7, 8], [7, 0]]), jnp.array([[True, True], [True, False]]), 2, 3)
+    >>> ids.tolist(), mask.sum(axis=1).tolist()
+    ([[2, 7, 8, 3], [2, 7, 3, 0]], [4, 3])
+    """
+    sizes = check.arrays(ids=(ids, "B L", "int"), mask=(mask, "B L", "bool"), first=(first, "", "int"), last=(last, "", "int"))
+    count = jnp.sum(jnp.asarray(mask), axis=1, keepdims=True)
+    places, ids = jnp.arange(sizes["L"] + 2), jnp.pad(jnp.asarray(ids), ((0, 0), (1, 1)))
+    framed = jnp.where(places == 0, first, jnp.where(places <= count, ids, jnp.where(places == count + 1, last, pad_id)))
+    return framed.astype(ids.dtype), places <= count + 1
+
+
 def inverse_cloze(
     key: KeyLike,
     ids: Ids,

@@ -36,6 +36,17 @@ def test_the_library_is_shuffled_and_counted_off(library):
     assert data.documented_search((8, 4), key=jax.random.key(4))[0].passages.tolist() != known.passages.tolist()
 
 
+def test_a_set_in_two_wordings_is_learnt_from_and_searched(monkeypatch):
+    columns = {"de": [f"eins {row}" for row in range(20)], "en": [f"one {row}" for row in range(20)], "fr": [""] * 20}
+    load = lambda name, features, folder: tuple(np.array(columns[one], object) for one in features or ("en", "fr"))  # noqa: E731
+    monkeypatch.setattr(search, "load", load)
+    texts, task = data.paired_search("messages", features=("de", "en"), share=0.8, most=3)
+    assert texts.tolist() == columns["de"][:16] and task.queries.tolist() == columns["de"][16:19] and task.passages.tolist() == columns["en"][16:19]
+    assert task.answers.tolist() == task.ids.tolist() == [0, 1, 2] and task.answers.dtype == np.int32
+    texts, task = data.paired_search("messages")
+    assert texts.tolist() == columns["en"][:18] and task.queries.tolist() == columns["en"][18:] and task.passages.tolist() == ["", ""]
+
+
 @pytest.fixture
 def folder(tmp_path):
     lines = {"passages": [{"text": f"text {row}"} for row in range(3)], "test": [{"query": "two", "passage": 2}, {"query": "nought", "passage": 0}]}
@@ -132,6 +143,9 @@ def test_bad_input_is_named(chunks, library, folder):
         (lambda: next(chunks(length=400)), ValueError, r"sources\[\d\] must have 799 tokens in \d articles, got \d+"),
         (lambda: data.documented_search((8, 5), key=jax.random.key(0)), ValueError, "at most the 12 pairs that there are, got 8 \\+ 5 = 13"),
         (lambda: data.documented_search((8.0,), key=jax.random.key(0)), TypeError, "split must be an integer"),
+        (lambda: data.paired_search("verses", features=("web",)), ValueError, "features must be two columns, got \\('web',\\)"),
+        (lambda: data.paired_search("verses", share=1.5), ValueError, "share must be at least 0 and at most 1, got 1.5"),
+        (lambda: data.paired_search("verses", most=0), ValueError, "most must be at least 1, got 0"),
         (lambda: data.read_search(folder, ("wrong",)), ValueError, "must have numbers from 0 to 2 as its passages"),
         (lambda: data.read_search(folder, ("train",)), ValueError, "train.jsonl', which is not there"),
     ):

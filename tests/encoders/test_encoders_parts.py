@@ -19,6 +19,25 @@ def test_equals_one_call(rows):
     np.testing.assert_allclose(found, model.apply(params, x), rtol=1e-6, atol=1e-6)
 
 
+def test_embeddings_of_a_collection_are_one_compiled_call():
+    class Model(encoders.MLP):
+        def __call__(self, x, shift=None):
+            calls.append(x.shape[0])
+            return super().__call__(x) + (0 if shift is None else shift[:, None])
+
+    calls, model, x = [], Model((8,), 3), jax.random.normal(jax.random.key(0), (11, 5))
+    params = model.init(jax.random.key(1), x)
+    expected = model.apply(params, x, jnp.arange(11.0))
+    calls.clear()
+    for _ in range(2):
+        np.testing.assert_allclose(encoders.embed(model, params, x, jnp.arange(11.0), size=4), expected, rtol=1e-6, atol=1e-6)
+    assert set(calls) == {4, 3} and len(calls) <= 4  # traced once
+    np.testing.assert_allclose(encoders.embed(model, params, x), expected - jnp.arange(11.0)[:, None], rtol=1e-5, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda params: encoders.embed(model, params, x, size=4).sum()))(params)
+    expected = jax.grad(lambda params: model.apply(params, x).sum())(params)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), gradient, expected)
+
+
 def test_never_more_rows_than_a_part():
     seen = []
 

@@ -80,6 +80,19 @@ def test_negatives_are_drawn_evenly_without_replacement():
     assert (found[:, 2] == -1).all()
 
 
+def test_hard_negatives_come_with_their_share_and_random_ones_else():
+    pool = np.full((4000, 3), -1)
+    pool[:2000] = 100 + np.arange(3)  # of the others nothing was mined
+    found = np.asarray(samplers.draw_hard_or_random(KEY, pool, 50, 2, share=0.25))
+    hard = found >= 100
+    assert found.shape == (4000, 2) and stats.binomtest(int(hard[:2000].sum()), 4000, 0.25).pvalue > 1e-3 and not hard[2000:].any()
+    assert stats.chisquare(np.bincount(found[~hard], minlength=50)).pvalue > 1e-3
+    both = found[hard.all(axis=1)]
+    assert len(both) > 60 and np.all(both[:, 0] != both[:, 1])
+    assert np.asarray(samplers.draw_hard_or_random(KEY, pool[:2000], 50, 3, share=1.0)).min() == 100
+    assert np.asarray(samplers.draw_hard_or_random(KEY, pool, 50, share=0.0)).max() < 50
+
+
 def test_draws_hang_on_the_index_alone_on_any_number_of_devices():
     log_weights, index = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32), np.array([3, 9, 1, 4, 0, 7, 5, 2])
     found = samplers.draw_weighted(KEY, log_weights, 3, index=index)
@@ -102,6 +115,9 @@ def test_draws_hang_on_the_index_alone_on_any_number_of_devices():
         (lambda: samplers.draw_weighted(KEY, SIMILARITY, index=np.arange(2)), ValueError, r"index must have shape \[B\] with B = 1"),
         (lambda: samplers.draw_negatives(KEY, POOL, 5), ValueError, "n must be at least 1 and at most 4, got 5"),
         (lambda: samplers.draw_negatives(KEY, POOL * 1.0, 1), TypeError, "pool must have dtype int"),
+        (lambda: samplers.draw_hard_or_random(KEY, POOL, 9, share=1.5), ValueError, "share must be at least 0 and at most 1, got 1.5"),
+        (lambda: samplers.draw_hard_or_random(KEY, POOL, 0, share=0.5), ValueError, "total must be at least 1, got 0"),
+        (lambda: samplers.draw_hard_or_random(KEY, POOL, 9, 5, share=0.5), ValueError, "n must be at least 1 and at most 4, got 5"),
     ],
 )
 def test_bad_input_is_named(call, error, match):

@@ -200,6 +200,13 @@ def test_gaps_in_the_mask_and_empty_texts():
     assert set(got["cloze"][1][1].sum(axis=1)[::2]) == {1, 3} and not got["cloze"][1][1][1::2].any()
 
 
+def test_a_frame_stands_around_the_text_and_padding_behind_it():
+    ids, mask = views.frame_tokens(jnp.array([[7, 8, 9], [7, 5, 5], [5, 5, 5]]), jnp.array([[1, 1, 1], [1, 0, 0], [0, 0, 0]], bool), 2, 3, pad_id=1)
+    assert ids.tolist() == [[2, 7, 8, 9, 3], [2, 7, 3, 1, 1], [2, 3, 1, 1, 1]] and mask.sum(axis=1).tolist() == [5, 3, 2]
+    assert np.array_equal(mask, np.asarray(ids) != 1)
+    assert views.frame_tokens(jnp.zeros((1, 2), jnp.int16), jnp.ones((1, 2), bool), 2, 3)[0].dtype == jnp.int16
+
+
 def test_ids_keep_their_dtype():
     shapes = jax.eval_shape(views_of, KEY, IDS.astype(np.uint16), MASK, TYPE_TOKENS, ELIGIBLE, np.arange(B), (0.2, 0.9), 0.3)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.uint16), jnp.dtype(bool)}
@@ -215,6 +222,8 @@ def test_ids_keep_their_dtype():
         (lambda: views.crop_tokens(KEY, IDS, MASK, ratio=(0.5, 0.1)), ValueError, "ratio must be a pair"),
         (lambda: views.crop_tokens(KEY, IDS, MASK, ratio=(0.5, 1.1)), ValueError, r"ratio\[1\] must be at least 0 and at most 1, got 1.1"),
         (lambda: views.crop_tokens(KEY, IDS, MASK, at_least=0), ValueError, "at_least must be at least 1, got 0"),
+        (lambda: views.frame_tokens(IDS, MASK[:2], 2, 3), ValueError, r"mask must have shape \[B, L\] with B = 2000 as in ids, got \[2, 12\]"),
+        (lambda: views.frame_tokens(IDS, MASK, 2.0, 3), TypeError, "first must have dtype int"),
         (lambda: views.inverse_cloze(KEY, IDS, MASK, length=0), ValueError, "length must be at least 1, got 0"),
         (lambda: views.inverse_cloze(KEY, IDS, MASK, keep=2), ValueError, "keep must be at least 0 and at most 1, got 2"),
         (lambda: views.delete_tokens(KEY, IDS, MASK, -0.1), ValueError, "rate must be at least 0 and at most 1, got -0.1"),
