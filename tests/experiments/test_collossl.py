@@ -61,11 +61,25 @@ def test_negatives_of_all_other_moments_of_the_positive_device_make_one_directio
     np.testing.assert_allclose(grouped, losses.info_nce(a, b, temperature=0.3, similarity="cosine"), rtol=1e-5)
 
 
+@pytest.mark.parametrize("moments", [{}, dict(synchronous=True), dict(asynchronous=True)])
+def test_positives_and_negatives_are_of_the_moments_that_are_asked_for(experiment, moments, monkeypatch):
+    monkeypatch.setattr(losses, "grouped_info_nce", lambda anchors, positives, negatives, **_: (positives, negatives))
+    z = jnp.broadcast_to(jnp.arange(8)[:, None, None], (8, 3, 1)).astype(jnp.float32)  # an embedding is the number of its moment
+    met = partial(experiment.collaborative, experiment.Config(draws=2, **moments), distances=jnp.array([1.0, 2.0]), key=jax.random.key(0))
+    positives, negatives = (np.asarray(part)[0, ..., 0] for part in jax.vmap(met, axis_name="data")(z[None]))
+    assert positives.shape == (8, 2) and negatives.shape == (8, 6)
+    same = np.arange(8)[:, None]
+    assert np.all(positives != same if "asynchronous" in moments else positives == same) and np.all(positives[:, 0] == positives[:, 1])
+    assert np.all(negatives == same if "synchronous" in moments else negatives != same)
+    assert all(sorted(column) == list(range(8)) for column in np.concatenate([positives, negatives], axis=1).T)
+
+
 def test_every_arm_and_option_takes_a_step(experiment, model_and_batch):
     changes = [config for config in experiment.ARMS.values() if config.method in ("collossl", "simclr")]
     changes += [experiment.Config(negatives="next", distance="axes", draws=2), experiment.Config(negatives="positive", dropout=0.5, decay=10)]
+    changes += [experiment.Config(asynchronous=True)]
     programs = {dataclasses.replace(tiny(config), steps=2, sign=1.0, data="movements") for config in changes}
-    assert len(programs) == 9
+    assert len(programs) == 10
     for config in programs:
         model, params, batch = model_and_batch(config)
         mapped = jax.vmap(partial(experiment.objective, model, config, jnp.array([0.5, 0.2])), (None, 0, None), axis_name="data")

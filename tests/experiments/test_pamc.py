@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,17 @@ def test_a_step_costs_what_is_measured(experiment, points):
     results = experiment.run(tiny(experiment.ARMS["cost"]), jax.random.key(0))
     assert set(results) == {"ms a step, none", "ms a step, pamc", "ms a step, full", "full / pamc"}
     assert results["full / pamc"] == results["ms a step, full"] / results["ms a step, pamc"] > 0
+
+
+def test_cost_is_the_least_processor_time_of_ten_turns_after_the_first(experiment, monkeypatch):
+    took = RNG.permutation(np.arange(33)) + 1.0
+    clock = [*(100.0 * n for n in range(3)), *np.concatenate([[100 * n, 100 * n + took[n]] for n in range(3, 33)])]  # the first turn compiles
+    monkeypatch.setattr(experiment, "time", SimpleNamespace(process_time=iter(clock).__next__))
+    monkeypatch.setattr(experiment.jax, "jit", lambda program: lambda *arguments: jnp.zeros(()))
+    found = experiment.cost(encoders.MLP((4,), 2), experiment.Config(), {}, {})
+    none, meta, full = took.reshape(11, 3)[1:].min(axis=0)
+    assert [found[f"ms a step, {name}"] for name in ("none", "pamc", "full")] == pytest.approx([1e3 * none, 1e3 * meta, 1e3 * full])
+    assert found["full / pamc"] == pytest.approx(full / meta)
 
 
 def test_scores_are_those_of_the_best_matching(experiment):

@@ -184,6 +184,21 @@ def test_targets_have_no_gradient_and_rows_that_do_not_count_no_part():
     close(hard, [-np.log(0.75)])
 
 
+def test_vmap_gives_the_values_of_each_problem():
+    z, centres = RNG.normal(size=(3, 5, 2)).astype(f32), RNG.normal(size=(3, 2, 2)).astype(f32)
+
+    def every(z, centres):
+        soft = losses.student_t_assign(z, centres)
+        labels, how = jnp.argmax(soft, axis=1), dict(temperature=0.5)
+        meta = losses.meta_node_contrast(z, labels, *FIRST, num_clusters=2, **how)
+        return meta, losses.graph_info_nce(z, *FIRST, **how), losses.dec_kl(soft, losses.target_distribution(soft))
+
+    together = jax.jit(jax.vmap(every), compiler_options={"xla_backend_optimization_level": 0})(z, centres)
+    alone = jax.jit(every, compiler_options={"xla_backend_optimization_level": 0})
+    for i in range(3):
+        jax.tree.map(lambda got, want, i=i: close(got[i], want, 1e-5), together, alone(z[i], centres[i]))
+
+
 def test_bfloat16_is_computed_in_float32():
     narrow = jnp.asarray(Z, jnp.bfloat16)
     contrast = jax.jit(partial(losses.meta_node_contrast, temperature=2.0, num_clusters=2))

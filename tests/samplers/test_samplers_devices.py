@@ -35,6 +35,12 @@ def test_distances_are_those_of_magnitudes_or_the_mean_of_those_of_axes():
     np.testing.assert_allclose(jax.jit(samplers.device_distances)(WINDOWS), every, rtol=1e-6)
 
 
+def test_vmap_gives_the_distances_of_each_batch():
+    batches = jnp.stack([WINDOWS, 2 * WINDOWS[::-1]])
+    together = jax.jit(jax.vmap(samplers.device_distances))(batches)
+    np.testing.assert_allclose(together, [jax.jit(samplers.device_distances)(batch) for batch in batches], rtol=1e-4, atol=1e-5)
+
+
 def test_distances_have_no_gradient_and_are_the_same_over_four_devices():
     whole, gradient = jax.jit(jax.value_and_grad(lambda x: jnp.sum(samplers.device_distances(x, 0))))(WINDOWS)
     assert np.all(np.asarray(gradient) == 0)
