@@ -7,7 +7,7 @@ from cljax.data.code_search import CodeSearch, TypedTokens, code_search_net, des
 from cljax.data.comparisons import Comparisons, comparisons
 from cljax.data.copies import root
 from cljax.data.dataset import Dataset
-from cljax.data.few_shot import CIFAR_FS, cifar_fs
+from cljax.data.few_shot import CIFAR_FS, FC100, cifar_fs, fc100
 from cljax.data.films import film_videos
 from cljax.data.folders import Pictures, image_sets, images
 from cljax.data.graphs import Graph, graph, package_graph
@@ -37,6 +37,7 @@ __all__ = [
     "DebianSource",
     "Docstrings",
     "DocumentedCode",
+    "FC100",
     "Graph",
     "LEXICAL_TYPES",
     "MODELS",
@@ -60,6 +61,7 @@ __all__ = [
     "documented_search",
     "evaluation_clips",
     "film_videos",
+    "fc100",
     "frames_of",
     "graph",
     "image_sets",

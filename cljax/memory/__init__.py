@@ -7,6 +7,7 @@ from cljax.memory.labels import LabelsState, labels
 from cljax.memory.pair import Memory
 from cljax.memory.queues import QueueState, queue
 from cljax.memory.rationales import RationalesState, rationales
+from cljax.memory.stacked import stacked
 
 __all__ = [
     "BankState",
@@ -27,4 +28,5 @@ __all__ = [
     "rationales",
     "recluster",
     "rising_decay",
+    "stacked",
 ]

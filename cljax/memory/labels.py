@@ -37,10 +37,10 @@ def labels(size: int, budget: int) -> Memory:
       budget: the largest number of labels.
 
     Returns:
-      `Memory(init, update)`: `init() -> LabelsState`, without any; `update(state, index, labels, axis_name=None) -> LabelsState` with integers `[B]` for
-      both. A row whose index lies outside [0, size), such as a padding of -1, is left out, and so is what the budget has no room for. An example keeps
-      the first label that it got; of rows with the same index the last one counts. With `axis_name` the rows of all devices are taken, in the order of
-      the devices, and the state is the same on every device.
+      `Memory(init, update)`: `init() -> LabelsState`, without any;
+      `update(state, index, labels, axis_name=None) -> LabelsState` with integers `[B]` for both. A row whose index lies outside [0, size), such as a
+      padding of -1, is left out, and so is what the budget has no room for. An example keeps the first label that it got; of rows with the same index
+      the last one counts. With `axis_name` the rows of all devices are taken, in the order of the devices, and the state is the same on every device.
 
     Raises:
       TypeError, ValueError: a size is not an integer above 0; a budget larger than the pool; arrays of other shapes or kinds; `axis_name` is not

@@ -4,13 +4,13 @@ from cljax.views.blur import gaussian_blur
 from cljax.views.clips import clip_augment, per_clip, spread_crops, take_clips
 from cljax.views.colour import colour_jitter, greyscale, solarise
 from cljax.views.compose import compose
-from cljax.views.crops import centre_crop, multi_crop, random_crop, random_resized_crop
+from cljax.views.crops import centre_crop, multi_crop, random_crop, random_resized_crop, resize
 from cljax.views.erasing import block_mask, random_erasing
 from cljax.views.imagenet import imagenet
 from cljax.views.images import IMAGENET, flip, shift_gain_noise, to_floats
 from cljax.views.mixing import Mixed, cut_mix, mix_up, mixed_targets
 from cljax.views.per_example import per_example
-from cljax.views.rand_augment import RAND_AUGMENT, rand_augment
+from cljax.views.rand_augment import RAND_AUGMENT, RAND_AUGMENT_TIMM, rand_augment
 from cljax.views.signals import jitter, scaling
 from cljax.views.tokens import crop_tokens, delete_tokens, frame_tokens, inverse_cloze, replace_tokens, soda
 
@@ -18,6 +18,7 @@ __all__ = [
     "IMAGENET",
     "Mixed",
     "RAND_AUGMENT",
+    "RAND_AUGMENT_TIMM",
     "block_mask",
     "centre_crop",
     "clip_augment",
@@ -43,6 +44,7 @@ __all__ = [
     "random_erasing",
     "random_resized_crop",
     "replace_tokens",
+    "resize",
     "scaling",
     "shift_gain_noise",
     "soda",

@@ -172,6 +172,29 @@ def centre_crop(images: Float[ArrayLike, "B H W *C"], size: int | Sequence[int])
     return images[:, top : top + height, left : left + width]
 
 
+def resize(images: Float[ArrayLike, "B H W *C"], size: int | Sequence[int]) -> Float[Array, "B h w *C"]:
+    """Images brought to a size: linear interpolation between pixel centres, with a wider kernel where they shrink (antialias).
+
+    Args:
+      images: `[B, H, W]` or `[B, H, W, C]` floats.
+      size: height and width, or one number for both.
+
+    Returns:
+      `[B, h, w]` or `[B, h, w, C]`, in the dtype of `images`.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range.
+
+    >>> import jax.numpy as jnp
+    >>> resize(jnp.array([[[0.0, 1.0, 2.0, 3.0]]]), (1, 2)).shape, resize(jnp.ones((5, 32, 32, 3)), 224).shape
+    ((1, 1, 2), (5, 224, 224, 3))
+    """
+    _images.check_shape(images)
+    images = jnp.asarray(images)
+    shape = images.shape[0], *_images.check_size("size", size), *images.shape[3:]
+    return jax.image.resize(images.astype(_images.wide(images)), shape, "linear").astype(images.dtype)
+
+
 @partial(jax.jit, static_argnames=("size", "padding"))
 def _random_crop(key, images, index, size, padding):
     def view(key, image):

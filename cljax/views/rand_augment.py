@@ -12,12 +12,14 @@ from jaxtyping import Array, ArrayLike, Float, Integer, Num
 from cljax.core import check
 from cljax.core.check import KeyLike
 from cljax.views import _images
+from cljax.views.images import IMAGENET
 from cljax.views.per_example import per_example
 
 _MOVING = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 _BLENDING = ("brightness", "contrast", "colour", "sharpness")
 RAND_AUGMENT = ("identity", "auto_contrast", "equalise", "solarise", "posterise", *_BLENDING, *_MOVING)
 _KNOWN = (*RAND_AUGMENT, "invert", "solarise_add")
+RAND_AUGMENT_TIMM = dict(operations=_KNOWN[1:], deviation=0.5, probability=0.5, ranges="released", fill=IMAGENET[0])  # timm's, but for the magnitude
 
 
 def rand_augment(
@@ -48,7 +50,8 @@ def rand_augment(
     - and where they are asked for `invert`: $1 - x$; `solarise_add`: $\lfloor 110 r \rfloor / 255$ is added to what lies below 128 / 255.
 
     With "increasing" each is the stronger the higher the magnitude, as in torchvision; "released" are the ranges of the authors' code, in which some
-    are the identity in the middle or at the upper end. All operations are computed for all images, as `jax.vmap` has it, and one is kept.
+    are the identity in the middle or at the upper end. `views.RAND_AUGMENT_TIMM` are the options with which timm, and many methods, have it:
+    `partial(rand_augment, magnitude=9.0, **RAND_AUGMENT_TIMM)`. All operations are computed for all images, as `jax.vmap` has it, and one is kept.
 
     Args:
       key: a PRNG key.

@@ -83,3 +83,22 @@ def test_classes_of_cifar_fs_are_parted_and_numbered_anew(tmp_path, monkeypatch)
     assert [len(names) for names in data.CIFAR_FS.values()] == [16, 20] and len(HELD_OUT) == 36
     with pytest.raises(ValueError, match="split must be one of 'train', 'validate', 'test', got 'val'"):
         data.cifar_fs(("val",))
+
+
+def test_groups_of_classes_are_parted_in_fc100(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLJAX_DATA", str(tmp_path))
+    monkeypatch.setitem(ROWS, "train", 100)  # row i is of class 7 i mod 100 and of group i mod 20
+    Prepared("cifar100", tmp_path).download_and_prepare()
+    parts = dict(zip(("train", "validate", "test"), data.fc100(("train", "validate", "test")), strict=True))
+    assert {name: (len(x), y.min(), y.max(), len(set(y.tolist()))) for name, (x, y) in parts.items()} == {
+        "train": (62, 0, 59, 60),  # three more rows are of groups 0, 1 and 2
+        "validate": (20, 0, 19, 20),
+        "test": (21, 0, 19, 20),
+    }
+    classes = np.sort([7 * row % 100 for row in range(100) if row % 20 in data.FC100["test"]])
+    images, known = map(np.asarray, data.load("tfds:cifar100", split="all"))
+    for image, number in zip(*parts["test"], strict=True):
+        assert (image == images[known == classes[number]]).all(axis=(1, 2, 3)).any()
+    assert sorted(number for part in data.FC100.values() for number in part) == [0, 7, 8, 11, 12, 13, 14, 16]
+    with pytest.raises(TypeError, match="split must be a tuple of names, got 'test'"):
+        data.fc100("test")

@@ -176,6 +176,14 @@ def test_a_random_crop_moves_channels_together_and_the_middle_is_cut_out():
     np.testing.assert_array_equal(views.centre_crop(images[..., 0], (7, 2)), images[:, :, 2:4, 0])
 
 
+def test_images_are_brought_to_a_size_as_pillow_does():
+    image = RNG.uniform(size=(12, 9)).astype(np.float32)
+    for size in ((5, 4), (24, 18), (12, 9)):
+        expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(views.resize(np.stack([image, image])[..., None], size)[1, ..., 0], expected, atol=1e-5)
+    assert views.resize(jnp.ones((2, 3, 3), jnp.bfloat16), 6).dtype == jnp.bfloat16
+
+
 def test_photographs_for_imagenet_are_parts_of_the_normalised_bytes():
     images = RNG.integers(0, 256, (40, 7, 6, 3), np.uint8)
     normal = (images / 255 - np.array(views.IMAGENET[0])) / np.array(views.IMAGENET[1])
