@@ -15,7 +15,8 @@ def in_parts(function: Callable[..., Any], *arrays: Any, size: int = 256, **name
     """`function(*arrays, **named)`, of `size` rows at a time: the activations of no more are held.
 
     Equal to calling it once wherever what it gives for a row depends on that row alone, as a network in evaluation does. Under `jax.jit` one loop,
-    and one more call where `size` doesn't divide the rows.
+    and one more call where `size` doesn't divide the rows. Outside of compiled code it is called for one part after the other, so that nothing
+    compiles anew each time: give it a function that is compiled, or made of such, as `decoding.generate` is.
 
     Args:
       function: of trees of arrays with a leading axis N, to a tree of arrays with that axis, such as `functools.partial(model.apply, params)`.
@@ -39,16 +40,21 @@ def in_parts(function: Callable[..., Any], *arrays: Any, size: int = 256, **name
     rows = {shape[0] if shape else None for shape in shapes}
     if len(rows) != 1 or None in rows:
         raise ValueError(f"arrays must have one leading axis in common, got shapes {', '.join(map(str, map(list, shapes))) or 'of none'}")
-    whole = rows.pop() // size * size
+    count = rows.pop()
+    whole = count // size * size
 
     def of(part):
         return function(*part[0], **part[1])
 
-    if whole == 0 or shapes[0][0] == size:
+    if count <= size:
         return of(both)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in [jnp.zeros(()), *jax.tree.leaves(both)]):  # zeros are traced inside of compiled code
+        starts = range(0, count, size)
+        found = [of(jax.tree.map(partial(lax.slice_in_dim, start_index=start, limit_index=min(start + size, count)), both)) for start in starts]
+        return jax.tree.map(lambda *parts: jnp.concatenate(parts), *found)
     parts = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, size, *leaf.shape[1:]), both)
     found = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), lax.map(of, parts))
-    if whole == shapes[0][0]:
+    if whole == count:
         return found
     rest = of(jax.tree.map(lambda leaf: leaf[whole:], both))
     return jax.tree.map(lambda *ends: jnp.concatenate(ends), found, rest)

@@ -50,6 +50,29 @@ def test_never_more_rows_than_a_part():
     assert max(shape[0] for shape in seen) == 3 and sums.shape == keys["key"].shape == (7,)
 
 
+def test_outside_of_compiled_code_parts_come_one_after_the_other_and_nothing_compiles_anew():
+    traced, seen = [], []
+
+    @jax.jit
+    def inner(x):
+        traced.append(x.shape)
+        return x + 1
+
+    def function(x):
+        seen.append(isinstance(x, jax.core.Tracer))
+        return inner(x)
+
+    for _ in range(3):
+        np.testing.assert_array_equal(encoders.in_parts(function, jnp.arange(11), size=4), jnp.arange(1, 12))
+    assert traced == [(4,), (3,)] and seen == [False] * 9
+    rows = jnp.arange(11)  # a constant of a program is in parts as well: one loop
+    seen.clear()
+    program = jax.make_jaxpr(lambda by: encoders.in_parts(lambda x: function(x) * by, rows, size=4))(2)
+    assert "scan" in str(program) and seen == [True, True]
+    batched = jax.vmap(lambda by: encoders.in_parts(lambda x: x * by, rows, size=4))(jnp.arange(3))
+    np.testing.assert_array_equal(batched, jnp.arange(3)[:, None] * rows)
+
+
 def test_arrays_may_have_names():
     x, y = jnp.arange(7.0), jnp.arange(7.0)[::-1]
     np.testing.assert_array_equal(encoders.in_parts(lambda a, tree: a - 2 * tree["y"], x, tree={"y": y}, size=3), x - 2 * y)
