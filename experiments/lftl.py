@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cljax import data, encoders, losses, memory, samplers, study, train, views
+from cljax import data, encoders, losses, memory, metrics, samplers, study, train, views
 
 
 @train.config
@@ -99,10 +99,9 @@ def predict(model, variables, images):
 
 
 def optimiser(config, rate):
-    """SGD, of a residual network with a tenth of the rate."""
     sgd = optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(rate, momentum=0.9, nesterov=True))
     trunk = {"modules_0": {"modules_0": True, "modules_1": False}, "modules_1": False}
-    return optax.chain(sgd, optax.masked(optax.scale(0.1), trunk)) if config.data[1] != "digits" else sgd
+    return optax.chain(sgd, optax.masked(optax.scale(0.1), trunk)) if config.data[1] != "digits" else sgd  # of a residual network a tenth
 
 
 def objective(params, model, config, mixing, state, batch, key):
@@ -206,19 +205,21 @@ def run(config, key, fit=train.fit, ask=look_up):
     bank = memory.bank(size, config.features, config.anchor_momentum, normalise=False).init(k_bank)
     state = {"model": source_model(config, model, k_source, *source, fit), "bank": bank}
     budget, each = round(size * config.ratio * config.rounds), round(size * config.ratio)
-    labels, previous, scores, misread = memory.labels(size, budget), None, [], []
-    bought, probabilities = labels.init(), predict(model, state["model"], pool)[1]
+    labels, previous, probabilities = memory.labels(size, budget), None, predict(model, state["model"], pool)[1]
+    bought, said, misread = labels.init(), [jnp.argmax(probabilities, axis=1)], []
     for turn in range(config.rounds):
-        right, end = jnp.argmax(probabilities, axis=1) == answers, budget if turn == config.rounds - 1 else (turn + 1) * each
+        end = budget if turn == config.rounds - 1 else (turn + 1) * each
         chosen = choose(config, jax.random.fold_in(k_choose, turn), probabilities, previous, ~bought.has, end - turn * each)
         bought = labels.update(bought, chosen, ask(chosen, pool, answers))
-        scores, misread = [*scores, jnp.mean(right)], [*misread, 1 - jnp.mean(right[chosen])]
+        misread.append(1 - jnp.mean((said[-1] == answers)[chosen]))
         shown = end * max(1, -(-2 * budget // end) - 1) if config.subset else size - end
         state = adapt(config, model, jax.random.fold_in(k_fit, turn), state, {"pool": pool, "known": bought}, shown, fit, f"round {turn + 1}")
         previous, probabilities = probabilities, predict(model, state["model"], pool)[1]
-    curve = jnp.stack([*scores, jnp.mean(jnp.argmax(probabilities, axis=1) == answers)])
-    found = {"source": curve[0], "round 1": curve[1], "accuracy": curve[-1], "mean": jnp.mean(curve[1:]), "misread": jnp.mean(jnp.stack(misread))}
-    return found | {"accuracy over rounds": curve, "misread over rounds": jnp.stack(misread)}
+        said.append(jnp.argmax(probabilities, axis=1))
+    curve, misread = jnp.mean(jnp.stack(said) == answers, axis=1), jnp.stack(misread)
+    found = {"source": curve[0], "round 1": curve[1], "accuracy": curve[-1], "mean": jnp.mean(curve[1:]), "misread": jnp.mean(misread)}
+    found |= {"of classes": metrics.balanced_accuracy(said[-1], answers, classes)}
+    return found | {"accuracy over rounds": curve, "misread over rounds": misread}
 
 
 CLAIMS = [
@@ -239,11 +240,10 @@ FULL = Config(**VISDA, **RESNET)
 
 
 def figures(report):
-    drawn, how = {"choice": study.scores(report, ["round 1", "accuracy", "misread"])}, dict(first=0, xlabel="rounds of labels", size=(8, 4))
-    for name, arms in {"budget": (*CHOICES, "lftl"), "variants": [arm for arm in ARMS if "lftl" in arm]}.items():
-        present = [arm for arm in arms if arm in report["arms"]] or None
-        drawn[name] = study.curves(report, ["accuracy over rounds"], present, **how)
-    return drawn
+    shown, how = {"budget": (*CHOICES, "lftl"), "variants": [arm for arm in ARMS if "lftl" in arm]}, dict(first=0, xlabel="rounds of labels")
+    present = {name: [arm for arm in arms if arm in report["arms"]] or None for name, arms in shown.items()}
+    drawn = {name: study.curves(report, ["accuracy over rounds"], arms, size=(8, 4), **how) for name, arms in present.items()}
+    return drawn | {"choice": study.scores(report, ["round 1", "accuracy", "misread"])}
 
 
 if __name__ == "__main__":

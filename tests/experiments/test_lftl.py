@@ -11,7 +11,7 @@ from PIL import Image
 
 from cljax import data, encoders, memory, samplers
 
-METRICS = {"source", "round 1", "accuracy", "mean", "misread", "accuracy over rounds", "misread over rounds"}
+METRICS = {"source", "round 1", "accuracy", "mean", "misread", "of classes", "accuracy over rounds", "misread over rounds"}
 ROWS, ROUNDS = 60, 2
 
 
