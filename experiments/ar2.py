@@ -18,7 +18,6 @@ In full the passages, and pairs to train and to test on, lie in DIR/msmarco (or 
 The encoders, two towers and a larger one for the ranker, begin with random weights and have no dropout.
 """
 
-import functools
 from functools import partial
 
 import jax
@@ -67,33 +66,24 @@ ARMS |= {"code form": Config(form="code"), "distillation alone": Config(share=0.
 READ, FEATURES = (20, 48), 8  # the tokens of query and passage that the kernels see, and what they give
 
 
-@functools.lru_cache(maxsize=8)  # the arms of a seed share it
-def documented(split, lengths, vocabulary, seed):
+@study.shared
+def texts_of(folder, split, lengths, vocabulary, key):
     """Pairs to learn from, pairs held out, and the number of tokens."""
-    known, test = data.documented_search(split, key=jax.random.wrap_key_data(jnp.uint32(seed)))
-    tokenizer = data.train_tokenizer([*known.queries, *known.passages], vocabulary, kind="words")
-    tasks = data.tokenise_search(tokenizer, known, test, lengths=lengths, special_tokens=False)
-    return *jax.tree.map(jnp.asarray, tasks), tokenizer.get_vocab_size()
-
-
-def from_folder(config):
-    """The same from a folder of JSON lines."""
-    known, test = data.read_search(data.root() / config.folder)
-    tokenizer = data.train_tokenizer([*known.queries, *known.passages[:100_000]], config.vocabulary)
-    known, test = data.tokenise_search(tokenizer, known, test, lengths=config.lengths)
+    known, test = data.read_search(data.root() / folder) if folder else data.documented_search(split, key=key)
+    tokenizer = data.train_tokenizer([*known.queries, *known.passages[:100_000]], vocabulary, kind="wordpiece" if folder else "words")
+    known, test = data.tokenise_search(tokenizer, known, test, lengths=lengths, special_tokens=bool(folder))
     known = jax.tree.map(jnp.asarray, known)
-    return known, test._replace(passages=known.passages), tokenizer.get_vocab_size()
+    test = test._replace(passages=known.passages) if folder else test  # of a folder it is one collection, held once
+    return known, jax.tree.map(jnp.asarray, test), tokenizer.get_vocab_size()
 
 
 def models_of(config, vocabulary):
     """The encoder of the retriever and that of the ranker, which of bags is the same."""
     if config.layers is None:
         return (encoders.BagOfTokens(vocabulary, config.features, normalise=True),) * 2
-    made = []
-    for layers, width in zip(config.layers, config.widths, strict=True):
-        size = dict(layers=layers, heads=max(1, width // 64), max_length=sum(config.lengths))
-        made.append(encoders.TextTransformer(vocabulary, width, types=2, pool="first", **size))
-    return tuple(made)
+    how = dict(max_length=sum(config.lengths), types=2, pool="first")
+    sizes = zip(config.layers, config.widths, strict=True)
+    return tuple(encoders.TextTransformer(vocabulary, width, layers=layers, heads=max(1, width // 64), **how) for layers, width in sizes)
 
 
 def init(config, models, key):
@@ -110,6 +100,10 @@ def init_ranker(config, models, key, retriever):
     return {"encoder": encoder, "linear": 0.02 * jax.random.normal(jax.random.fold_in(key, 1), (models[1].features,))}
 
 
+def towers(retriever):
+    return retriever["query"], retriever.get("passage", retriever["query"])
+
+
 def embed(model, params, texts):
     """`[..., L]` ids and mask as `[..., D]`."""
     flat = [jnp.reshape(side, (-1, side.shape[-1])) for side in texts]
@@ -118,7 +112,7 @@ def embed(model, params, texts):
 
 def retriever_scores(models, scale, params, query, documents):
     """`[B, M]` for queries `[B, L]` and the documents `[B, M, L]` of each."""
-    queries, passages = embed(models[0], params["query"], query), embed(models[0], params.get("passage", params["query"]), documents)
+    queries, passages = map(partial(embed, models[0]), towers(params), (query, documents))
     return scale * jnp.einsum("bd,bmd->bm", queries, passages)
 
 
@@ -150,9 +144,8 @@ def drawn(config, passages, table, batch, key):
 
 def listwise(scores, exists):
     """Cross-entropy of the first candidate among all of its list."""
-    own, others = scores[:, :1, None], scores[:, 1:, None]
-    ones = jnp.ones((len(scores), 1))
-    return losses.grouped_info_nce(ones, own, others, temperature=1.0, negative_weights=exists[:, 1:].astype(jnp.float32), similarity="dot")
+    lists = jnp.ones((len(scores), 1)), scores[:, :1, None], scores[:, 1:, None]
+    return losses.grouped_info_nce(*lists, temperature=1.0, negative_weights=exists[:, 1:], similarity="dot")
 
 
 def retriever_loss(config, scores, ranked, exists):
@@ -165,24 +158,23 @@ def retriever_loss(config, scores, ranked, exists):
     return config.share * adversarial + (1 - config.share) * losses.soft_cross_entropy(scores, ranked, where=exists)
 
 
-def retriever_objective(params, models, config, ranker, passages, table, batch, key):
-    query = batch["query ids"], batch["query mask"]
+def retriever_values(params, models, config, passages, state, batch, key):
     if config.loss == "in_batch":
-        queries = embed(models[0], params["query"], query)
-        own = embed(models[0], params.get("passage", params["query"]), [side[batch["own"]] for side in passages])
-        value = losses.info_nce(queries, own, temperature=1 / config.scale, ids=batch["ids"], similarity="dot", axis_name="data")
-    else:
-        documents, exists = drawn(config, passages, table, batch, key)
-        scores = retriever_scores(models, config.scale, params, query, documents)
-        ranked = jax.lax.stop_gradient(ranker_scores(models, config.scale, ranker, query, documents))
-        value = retriever_loss(config, scores, ranked, exists)
-    return losses.mean(value, axis_name="data")
+        both = batch["query"], [side[batch["own"]] for side in passages]
+        queries, own = map(partial(embed, models[0]), towers(params), both)
+        return losses.info_nce(queries, own, temperature=1 / config.scale, ids=batch["ids"], similarity="dot", axis_name="data")
+    documents, exists = drawn(config, passages, state["candidates"], batch, key)
+    ranked = jax.lax.stop_gradient(ranker_scores(models, config.scale, state["ranker"], batch["query"], documents))
+    return retriever_loss(config, retriever_scores(models, config.scale, params, batch["query"], documents), ranked, exists)
 
 
-def ranker_objective(params, models, config, passages, table, batch, key):
-    documents, exists = drawn(config, passages, table, batch, key)
-    scores = ranker_scores(models, config.scale, params, (batch["query ids"], batch["query mask"]), documents)
-    return losses.mean(listwise(scores, exists), axis_name="data")
+def ranker_values(params, models, config, passages, state, batch, key):
+    documents, exists = drawn(config, passages, state["candidates"], batch, key)
+    return listwise(ranker_scores(models, config.scale, params, batch["query"], documents), exists)
+
+
+def objective(params, who, *inputs):
+    return losses.mean((retriever_values if who == "retriever" else ranker_values)(params, *inputs), axis_name="data")
 
 
 def optimiser(config, who):
@@ -193,31 +185,15 @@ def optimiser(config, who):
     return adam if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), adam)
 
 
-def moved(config, state, who, grads):
+def step(who, models, config, passages, state, batch, key):
+    """One of the two learns, the other stays as it is."""
+    value, grads = jax.value_and_grad(objective)(state[who], who, models, config, passages, state, batch, key)
     params, opt = train.descend(optimiser(config, who), grads, state[who], state["opt"][who], axis_name="data")
-    return state | {who: params, "opt": state["opt"] | {who: opt}}
-
-
-def retriever_step(models, config, passages, state, batch, key):
-    inputs = models, config, state["ranker"], passages, state["candidates"], batch, key
-    value, grads = jax.value_and_grad(retriever_objective)(state["retriever"], *inputs)
-    return moved(config, state, "retriever", grads), {"retriever loss": value}
-
-
-def ranker_step(models, config, passages, state, batch, key):
-    inputs = models, config, passages, state["candidates"], batch, key
-    value, grads = jax.value_and_grad(ranker_objective)(state["ranker"], *inputs)
-    return moved(config, state, "ranker", grads), {"ranker loss": value}
-
-
-@partial(jax.jit, static_argnums=0)
-def embed_all(model, params, texts):
-    return encoders.in_parts(partial(model.apply, params), *texts)
+    return state | {who: params, "opt": state["opt"] | {who: opt}}, {f"{who} loss": value}
 
 
 def both_sides(models, retriever, task):
-    towers = retriever["query"], retriever.get("passage", retriever["query"])
-    return [embed_all(models[0], tower, texts) for tower, texts in zip(towers, (task.queries, task.passages), strict=True)]
+    return [encoders.embed(models[0], tower, *texts) for tower, texts in zip(towers(retriever), task[:2], strict=True)]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -227,18 +203,9 @@ def look_up(models, k, retriever, known):
     return samplers.mine_negatives(*both_sides(models, retriever, known), k, **rules).indices
 
 
-@partial(jax.jit, static_argnums=0)
-def ranked_again(models, scale, ranker, queries, passages, found):
-    def one(entry):
-        query, which = entry
-        return ranker_scores(models, scale, ranker, [side[None] for side in query], [side[which][None] for side in passages])[0]
-
-    return jax.lax.map(one, (tuple(queries), found), batch_size=32)
-
-
-@jax.jit
-def searched(queries, passages):
-    return pairwise.top_k(queries, passages, min(100, len(passages)))
+@partial(jax.jit, static_argnums=(0, 1))
+def searched(models, k, retriever, test):
+    return pairwise.top_k(*both_sides(models, retriever, test), min(k, len(test.ids)))
 
 
 @jax.jit
@@ -248,15 +215,21 @@ def quality(scores, found, answers):
 
 
 def evaluate(models, config, retriever, test):
-    scores, found = searched(*both_sides(models, retriever, test))
+    scores, found = searched(models, 100, retriever, test)
     entropy = metrics.softmax_entropy(config.scale * scores, k=min(15, scores.shape[1]))
     return quality(scores, found, test.answers) | {"entropy": jnp.mean(entropy)}
 
 
+def listed(models, scale, ranker, passages, queries, found):
+    return ranker_scores(models, scale, ranker, queries, [side[found] for side in passages])
+
+
+@partial(jax.jit, static_argnums=0)
 def evaluate_ranker(models, config, state, test):
     """The first places of the retriever's list as the ranker orders them."""
-    found = searched(*both_sides(models, state["retriever"], test))[1][:, : config.reranked]
-    again = quality(ranked_again(models, config.scale, state["ranker"], test.queries, test.passages, found), found, test.answers)
+    _, found = searched(models, config.reranked, state["retriever"], test)
+    again = encoders.in_parts(partial(listed, models, config.scale, state["ranker"], test.passages), test.queries, found, size=32)
+    again = quality(again, found, test.answers)
     return {f"{name} re-ranked": again[name] for name in ("R@1", "MRR")}
 
 
@@ -267,58 +240,47 @@ def refresh(models, config, known, test, key, state):
 
 def run(config, key, fit=train.fit):
     k_data, k_init, k_ranker, k_fit = jax.random.split(key, 4)
-    if config.folder is None:
-        known, test, vocabulary = documented(config.split, config.lengths, config.vocabulary, tuple(jax.random.key_data(k_data).tolist()))
-    else:
-        known, test, vocabulary = from_folder(config)
-    models, (ids, mask), passages, own = models_of(config, vocabulary), known.queries, known.passages, known.answers
-    arrays = {"query ids": ids, "query mask": mask, "own": own, "ids": known.ids[own]}
+    known, test, vocabulary = texts_of(config.folder, config.split, config.lengths, config.vocabulary, k_data)
+    models, passages, own = models_of(config, vocabulary), known.passages, known.answers
+    arrays = {"query": known.queries, "own": own, "ids": known.ids[own]}
+    large, batches = train.draws(arrays, config.warm_batch), train.draws(arrays, config.batch)
 
     # Both warm-ups are the same in all arms: what they depend on is bound, and nothing else.
-    rates = dict(retriever_rate=config.warm_rate, ranker_rate=config.warm_ranker_rate)
-    rates |= dict(retriever_steps=config.warm_steps, ranker_steps=config.warm_ranker_steps, fade=config.fade, clip=config.clip)
-    warm = Config(loss="in_batch", cycles=1, negatives=config.negatives, scale=config.scale, **rates)
+    rates = dict(retriever_rate=config.warm_rate, ranker_rate=config.warm_ranker_rate, fade=config.fade, clip=config.clip)
+    steps = dict(retriever_steps=config.warm_steps, ranker_steps=config.warm_ranker_steps)
+    warm = Config(loss="in_batch", cycles=1, negatives=config.negatives, scale=config.scale, **rates, **steps)
     retriever = init(config, models, k_init)
     state = {"retriever": retriever, "ranker": init_ranker(config, models, k_ranker, retriever), "candidates": jnp.zeros((1, 1), jnp.int32)}
     state["opt"] = {who: optimiser(warm, who).init(state[who]) for who in ("retriever", "ranker")}
     stage = dict(steps=config.warm_steps, name="warm-up retriever", shared=True)
-    state, _ = fit(k_fit, state, partial(retriever_step, models, warm, passages), train.draws(arrays, config.warm_batch), **stage)
+    state, _ = fit(k_fit, state, partial(step, "retriever", models, warm, passages), large, **stage)
     if config.layers is None:
         state["ranker"] = init_ranker(config, models, k_ranker, state["retriever"])
     state["candidates"] = look_up(models, config.candidates, state["retriever"], known)
     stage = dict(steps=config.warm_ranker_steps, name="warm-up ranker", shared=True)
-    state, _ = fit(k_fit, state, partial(ranker_step, models, warm, passages), train.draws(arrays, config.batch), **stage)
+    state, _ = fit(k_fit, state, partial(step, "ranker", models, warm, passages), batches, **stage)
 
     state["opt"] = {who: optimiser(config, who).init(state[who]) for who in ("retriever", "ranker")}
-    rows = [evaluate(models, config, state["retriever"], test)]
+    rows, hook = [evaluate(models, config, state["retriever"], test)], partial(refresh, models, config, known, test)
     for cycle in range(1, config.cycles + 1):
-        batches, hook = train.draws(arrays, config.batch), partial(refresh, models, config, known, test)
-        state, _ = fit(k_fit, state, partial(ranker_step, models, config, passages), batches, steps=config.ranker_steps, name=f"ranker {cycle}")
+        ranking, retrieving = (partial(step, who, models, config, passages) for who in ("ranker", "retriever"))
+        state, _ = fit(k_fit, state, ranking, batches, steps=config.ranker_steps, name=f"ranker {cycle}")
         stage = dict(steps=config.retriever_steps, name=f"retriever {cycle}", after=((config.retriever_steps, hook),))
-        state, history = fit(k_fit, state, partial(retriever_step, models, config, passages), batches, **stage)
+        state, history = fit(k_fit, state, retrieving, batches, **stage)
         rows.append({name: history[name][-1] for name in rows[0]})
     curves = {f"{name} over cycles": np.array([row[name] for row in rows]) for name in rows[0]} if config.cycles else {}
     return rows[-1] | curves | evaluate_ranker(models, config, state, test)
 
 
-def gain_of_ranker(arm, results):
-    return results[arm]["R@1 re-ranked"] - results[arm]["R@1"]
-
-
-def weakest(results):
-    """By how much the adversarial term alone is below the weakest of the other arms that were trained on."""
-    others = [results[arm]["MRR"] for arm in ARMS if arm not in ("warm-up", "adversarial alone")]
-    return min(others) - results["adversarial alone"]["MRR"]
-
-
+OTHERS = [arm for arm in ARMS if arm not in ("warm-up", "adversarial alone")]
 CLAIMS = [
-    study.Claim("the warm ranker improves on the warm retriever", partial(gain_of_ranker, "warm-up"), expected=0.01),
+    study.Claim("the warm ranker improves on the warm retriever", study.gain("R@1 re-ranked", "warm-up", over="R@1"), expected=0.01),
     study.Claim("AR2 beats the retriever that it begins with", study.gain("MRR", "AR2", than="warm-up"), expected=0.01),
     study.Claim("AR2 beats the adversarial term alone", study.gain("MRR", "AR2", than="adversarial alone"), expected=0.01),
     study.Claim("AR2 is not below ANCE, but for half a point", study.gain("MRR", "AR2", than="ANCE-like"), at_least=-0.005, expected=0.003),
-    study.Claim("the adversarial term alone is the weakest", weakest),
+    study.Claim("the adversarial term alone is the weakest", study.margin("MRR", OTHERS, than=["adversarial alone"])),
     study.Claim("paper: distillation keeps the retriever's choice broad", study.gain("entropy", "AR2", than="adversarial alone"), expected=0.4),
-    study.Claim("paper: the trained ranker improves on the trained retriever", partial(gain_of_ranker, "AR2")),
+    study.Claim("paper: the trained ranker improves on the trained retriever", study.gain("R@1 re-ranked", "AR2", over="R@1")),
 ]
 
 MODELS = dict(folder="msmarco", vocabulary=30522, layers=(12, 24), scale=1.0, negatives=15, candidates=100, batch=64)

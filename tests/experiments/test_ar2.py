@@ -28,7 +28,7 @@ def shipped(experiment, monkeypatch):
     docstrings[1] = docstrings[0]
     names = np.array([f"name_{row}" for row in range(40)])
     monkeypatch.setattr(search, "documented_code", lambda folder: data.DocumentedCode(names, names, docstrings, code))
-    experiment.documented.cache_clear()
+    experiment.texts_of.cache_clear()
 
 
 def tiny(config, **changes):
@@ -70,8 +70,8 @@ def small(experiment):
     state = {"retriever": retriever, "ranker": ranker, "candidates": table.at[3, 1:].set(-1)}
     state["opt"] = {who: experiment.optimiser(config, who).init(state[who]) for who in ("retriever", "ranker")}
     passages = jax.random.randint(jax.random.key(3), (20, 12), 5, 95), jnp.arange(12) < jnp.arange(20)[:, None] % 8 + 5
-    query = {"query ids": jax.random.randint(jax.random.key(4), (8, 4), 5, 95), "query mask": jnp.ones((8, 4), bool)}
-    return config, models, state, passages, query | {"own": jnp.arange(8), "ids": jnp.arange(8), "index": jnp.arange(8)}
+    query = data.Tokens(jax.random.randint(jax.random.key(4), (8, 4), 5, 95), jnp.ones((8, 4), bool))
+    return config, models, state, passages, {"query": query, "own": jnp.arange(8), "ids": jnp.arange(8), "index": jnp.arange(8)}
 
 
 def stepped(function, state, batch, devices=1):
@@ -84,7 +84,7 @@ def stepped(function, state, batch, devices=1):
 def test_four_devices_take_the_step_of_one_and_the_other_model_stays(experiment, small, who):
     config, models, state, passages, batch = small
     config = dataclasses.replace(config, form="code", batch_sum=True)  # its sum is over the whole batch
-    step = partial(getattr(experiment, f"{who}_step"), models, config, passages)
+    step = partial(experiment.step, who, models, config, passages)
     one, four = (stepped(step, state, batch, devices) for devices in (1, 4))
     other = "ranker" if who == "retriever" else "retriever"
     for tree in (one, four):
@@ -124,7 +124,7 @@ def test_one_negative_teaches_by_distillation_alone_in_the_papers_form(experimen
 
 def test_the_ranker_begins_as_the_retriever(experiment, small):
     config, models, state, passages, batch = small
-    query, documents = (batch["query ids"], batch["query mask"]), [side[None, :5].repeat(8, axis=0) for side in passages]
+    query, documents = batch["query"], [side[None, :5].repeat(8, axis=0) for side in passages]
     ranker = experiment.init_ranker(config, models, jax.random.key(0), state["retriever"])
     scores = experiment.ranker_scores(models, 20.0, ranker, query, documents)
     np.testing.assert_allclose(scores, experiment.retriever_scores(models, 20.0, state["retriever"], query, documents), rtol=1e-6)
@@ -132,14 +132,14 @@ def test_the_ranker_begins_as_the_retriever(experiment, small):
 
 def test_kernels_see_the_first_tokens_and_the_gates_of_the_query(experiment, small, monkeypatch):
     config, models, state, passages, batch = small
-    query, documents = (batch["query ids"], batch["query mask"]), [side[None, :5].repeat(8, axis=0) for side in passages]
+    query, documents = batch["query"], [side[None, :5].repeat(8, axis=0) for side in passages]
     params = jax.tree.map(lambda leaf: leaf, state["ranker"]["encoder"])
     found = experiment.kernels(models[1], params, query, documents)
     assert found.shape == (8, 5, experiment.FEATURES) and np.ptp(found[..., 0]) > 0
     monkeypatch.setattr(experiment, "READ", (2, 3))
     cut = experiment.kernels(models[1], params, [side[:, :2] for side in query], [side[..., :3] for side in documents])
     np.testing.assert_allclose(experiment.kernels(models[1], params, query, documents), cut, rtol=1e-6)
-    closed = {"params": params["params"] | {"gates": jnp.full(95, -100.0).at[batch["query ids"][0, 0]].set(0.0)}}
+    closed = {"params": params["params"] | {"gates": jnp.full(95, -100.0).at[batch["query"].ids[0, 0]].set(0.0)}}
     monkeypatch.setattr(experiment, "READ", (1, 48))  # the one token whose gate is open
     one = experiment.kernels(models[1], params, query, documents)[0]
     monkeypatch.setattr(experiment, "READ", (20, 48))
@@ -148,7 +148,7 @@ def test_kernels_see_the_first_tokens_and_the_gates_of_the_query(experiment, sma
 
 def test_candidates_are_neither_the_answer_nor_of_the_same_question(experiment):
     config = tiny(experiment.ARMS["AR2"], candidates=20)
-    known, _, vocabulary = experiment.documented(config.split, config.lengths, config.vocabulary, (0, 0))
+    known, _, vocabulary = experiment.texts_of(None, config.split, config.lengths, config.vocabulary, jax.random.key(0))
     models = experiment.models_of(config, vocabulary)
     table = np.asarray(experiment.look_up(models, 20, experiment.init(config, models, jax.random.key(0)), known))
     ids = np.asarray(known.ids)
@@ -182,7 +182,7 @@ def test_each_rate_fades_over_the_steps_of_its_own_model(experiment):
     for _ in range(10):
         update, state = optimiser.update(jnp.ones(1), state, weight)
         rates.append(float(-update[0]))
-    assert np.allclose(rates, [0.0, *(0.1 * (9 - t) / 9 for t in range(9))], atol=1e-4)
+    assert np.allclose(rates, [0.1, *(0.1 * (9 - t) / 9 for t in range(9))], atol=1e-4)
 
 
 def test_claims_and_figures_read_what_run_returns(experiment):
