@@ -42,6 +42,7 @@ def mixed(view, key, images, *, index):
 ROWS = {
     "the photograph": lambda key, images, *, index: images,
     "random_resized_crop": views.random_resized_crop,
+    "random_crop": partial(views.random_crop, size=SIZE, padding=16),
     "multi_crop, large": partial(crops, kind=0),
     "multi_crop, small": partial(crops, kind=1),
     "flip": views.flip,
