@@ -15,10 +15,9 @@ without labels (`--set data=films`, for which the extra `video` must be installe
     python experiments/cvrl.py --arm cvrl --arm zero --arm "per frame" --arm untrained --set data=films
     python experiments/cvrl.py --full --data-dir DIR --set targets=ucf101:hmdb51
 
-In full: Kinetics-400 or -600 (`--set data=kinetics-600`) as pictures of its frames, DIR/kinetics-400/train/abseiling/VIDEO/0001.jpg, and the same in
-DIR/kinetics-400/validate, each read when it is needed. UCF101 and HMDB51, of which TFDS reads the first with TensorFlow alone, lie likewise, a split
-each: DIR/ucf101/train/Archery/v_Archery_g08_c01/0001.jpg. A linear classifier (logistic regression, where the paper trains one by SGD on random
-clips) sees the mean over ten clips and three crops. Steps and rate of fine-tuning are ours.
+In full: Kinetics-400 or -600 (`--set data=kinetics-600`) as pictures of its frames, DIR/kinetics-400/train/abseiling/VIDEO/0001.jpg, and likewise in
+DIR/kinetics-400/validate. UCF101 and HMDB51 lie so too, a split each: DIR/ucf101/train/Archery/v_Archery_g08_c01/0001.jpg. A linear classifier
+(logistic regression, where the paper trains one by SGD on random clips) sees the mean over ten clips and three crops. How we fine-tune is our own.
 """
 
 import dataclasses
@@ -172,7 +171,8 @@ def represent(config, model, variables, clips):
 
 def said(config, model, variables, videos):
     """Of clips that are spread over each video; the first begins with the first frame and the last ends with the last."""
-    spread = partial(samplers.spread_clips, frames=config.clip, stride=config.stride, clips=config.clips)
+    clips = config.clips if isinstance(videos, data.Videos) else max(1, min(config.clips, videos.shape[1] - (config.clip - 1) * config.stride))
+    spread = partial(samplers.spread_clips, frames=config.clip, stride=config.stride, clips=clips)
     parts = data.evaluation_clips(videos, spread, batch=100, size=config.pixels)
     return jnp.concatenate([represent(config, model, variables, clips) for clips in parts])
 
