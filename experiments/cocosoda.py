@@ -25,8 +25,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tokenizers
-from flax import linen as nn
 
 from cljax import core, data, encoders, losses, memory, metrics, pairwise, retrieval, samplers, study, train, views
 
@@ -62,22 +60,13 @@ class Config:
 
 INTER, IN_BATCH, PLAIN = dict(blocks="inter"), dict(blocks="in-batch", queue=0, soda="off"), dict(soda="off")
 TRANSFORMER = dict(encoder="transformer", width=64, steps=240)
-ARMS = {
-    "full": Config(),
-    "no SoDa": Config(**PLAIN),
-    "no queue": Config(queue=0),
-    "in-batch": Config(**IN_BATCH),
-    "full, logits x 20": Config(logit_multiplier=20.0),
-    "four inter blocks, no SoDa": Config(**INTER, **PLAIN),
-    "as released": Config(**INTER, logit_multiplier=20.0, soda="cycle", rate=0.1, copied_types=True),
-    "transformer, full": Config(**TRANSFORMER),
-    "transformer, no SoDa": Config(**TRANSFORMER, **PLAIN),
-    "transformer, in-batch": Config(**TRANSFORMER, **IN_BATCH),
-    "bm25": Config(encoder="bm25"),
-}
+ARMS = {"full": Config(), "no SoDa": Config(**PLAIN), "no queue": Config(queue=0), "in-batch": Config(**IN_BATCH)}
+ARMS |= {"full, logits x 20": Config(logit_multiplier=20.0), "four inter blocks, no SoDa": Config(**INTER, **PLAIN)}
+ARMS |= {"as released": Config(**INTER, logit_multiplier=20.0, soda="cycle", rate=0.1, copied_types=True)}
+ARMS |= {f"transformer, {name}": Config(**TRANSFORMER, **how) for name, how in (("full", {}), ("no SoDa", PLAIN), ("in-batch", IN_BATCH))}
+ARMS |= {"bm25": Config(encoder="bm25")}
 
-TYPES = len(data.LEXICAL_TYPES)
-NAMES = "MRR", "R@1", "R@5", "R@10", "alignment", "uniformity"
+TYPES, NAMES = len(data.LEXICAL_TYPES), ("MRR", "R@1", "R@5", "R@10", "alignment", "uniformity")
 
 
 def corpora_of(config, key):
@@ -86,54 +75,33 @@ def corpora_of(config, key):
     return [data.code_search_net(data.root() / config.data / language, language) for language in config.languages]
 
 
-class Bag(nn.Module):
-    """The mean of the tokens' vectors, and what a perceptron adds to it."""
-
-    vocab_size: int
-    features: int
-
-    @nn.compact
-    def __call__(self, ids, mask=None, train=False):
-        mean = encoders.BagOfTokens(self.vocab_size, self.features, gate=False)(ids, mask)
-        return core.safe_normalize(mean + encoders.MLP((self.features,), self.features)(mean))
-
-
-def encoder_of(config, texts):
+def encoder_of(config, corpora):
     """The module, its parameters where they are pretrained, the tokenizer, and the config that knows of it."""
     if config.encoder in ("bag", "transformer"):
+        texts = [text for corpus in corpora for side in (corpus.known_codes, corpus.known_queries) for text in side]
         tokenizer = data.piece_tokenizer(texts, config.vocabulary)
-        size = tokenizer.get_vocab_size()
+        config = dataclasses.replace(config, vocabulary=tokenizer.get_vocab_size())
         how = dict(layers=1, heads=config.heads, max_length=max(config.code_length, config.query_length), norm="pre", normalise=True)
-        build = Bag if config.encoder == "bag" else partial(encoders.TextTransformer, dropout=config.dropout, **how)
-        return build(size + TYPES, config.width), None, tokenizer, dataclasses.replace(config, vocabulary=size)
+        build = partial(encoders.TextTransformer, dropout=config.dropout, **how)
+        build = partial(encoders.DeepAveraging, normalise=True) if config.encoder == "bag" else build
+        return build(config.vocabulary + TYPES, config.width), None, tokenizer, config
     model, params, tokenizer = encoders.load_pretrained(data.pretrained(config.encoder), pool="mean", normalise=True, dropout=config.dropout)
     tokenizer.no_truncation()
-    if tokenizer.token_to_id("<encoder-only>") is not None:  # UniXcoder is told what it is
-        frame = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "<encoder-only>", "</s>")]
-        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single="<s> <encoder-only> </s> $A </s>", special_tokens=frame)
     mask = next(place for place in map(tokenizer.token_to_id, ("[MASK]", "<mask>")) if place is not None)
     return *encoders.add_tokens(model, params, TYPES), tokenizer, dataclasses.replace(config, vocabulary=model.vocab_size, mask=mask)
 
 
 def optimiser(config):
-    return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(train.rise_and_fall(config.learning_rate, warm_up=0, steps=config.steps), weight_decay=0.01)
-    )
-
-
-def with_momentum(config):
-    return config.blocks in ("six", "inter")
+    rate = train.rise_and_fall(config.learning_rate, warm_up=0, steps=config.steps)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.01))
 
 
 def init(config, model, key, params):
-    state = {"params": params, "opt": optimiser(config).init(params), "t": jnp.int32(0), "queues": {}}
-    if with_momentum(config):
-        state["averages"] = memory.ema(config.momentum).init(params)
-    if config.queue:
-        keys = jax.random.split(key, 4)
-        names = "code", "query", "code view", "query view"
-        state["queues"] = {name: memory.queue(config.queue, model.features).init(k) for name, k in zip(names, keys, strict=True)}
-    return state
+    """The parameters, the number of the step, and the moving average and the queues where there are any."""
+    averages = memory.ema(config.momentum).init(params) if config.blocks in ("six", "inter") else None
+    keys = zip(("code", "query", "code view", "query view"), jax.random.split(key, 4), strict=True) if config.queue else ()
+    queues = {name: memory.queue(config.queue, model.features).init(k) for name, k in keys}
+    return {"params": params, "t": jnp.int32(0), "averages": averages, "queues": queues}
 
 
 def augment(config, code, query, t, key, index):
@@ -143,12 +111,11 @@ def augment(config, code, query, t, key, index):
     k_code, k_query = jax.random.split(key)
     how = dict(vocabulary=config.vocabulary, index=index)
     kind = t % 4 if config.soda == "cycle" else None
-    names, types = config.vocabulary + jnp.arange(TYPES), code.ids if config.copied_types else code.types
-    how_code = dict(types=names, mask_id=config.mask, kind=kind, eligible=code.types >= 0)
+    types = code.ids if config.copied_types else code.types
+    how_code = dict(types=config.vocabulary + jnp.arange(TYPES), mask_id=config.mask, kind=kind, eligible=code.types >= 0)
     ids = views.soda(k_code, code.ids, code.mask, types, config.rate, **how_code, **how)
     masked, _ = views.replace_tokens(k_query, query.ids, query.mask, config.rate, to=config.mask, eligible=query.types >= 0, **how)
-    if kind is not None:
-        masked = jnp.where(kind == 0, masked, query.ids)
+    masked = masked if kind is None else jnp.where(kind == 0, masked, query.ids)
     return code._replace(ids=ids), query._replace(ids=masked)
 
 
@@ -165,45 +132,37 @@ def compare(config, seen, queues):
     return jnp.concatenate([losses.info_nce(seen[anchor], seen[key], negatives=negatives.get(key), **how) for anchor, key in pairs])
 
 
-def embed(model, params, tokens, key, index):
-    return core.apply_with_dropout(model, params, tokens.ids, tokens.mask, key=key, index=index)
-
-
-def objective(params, model, config, moved, queues, batch, key):
-    clean = {name: embed(model, params, batch[name], jax.random.fold_in(key, n), batch["index"]) for n, name in enumerate(("code", "query"))}
-    return losses.mean(compare(config, clean | moved, queues), axis_name="data"), clean
-
-
-def step(model, config, state, batch, key):
+def contrast(model, config, variables, batch, key):
     """The momentum encoder moves before it reads, the losses see the queues as they were, and then all four are filled."""
     k_view, k_moved, k_clean = jax.random.split(key, 3)
-    state, moved = dict(state), {}
-    if with_momentum(config):
-        state["averages"] = memory.ema(config.momentum).update(state["averages"], state["params"])
-        changed = augment(config, batch["code"], batch["query"], state["t"], k_view, batch["index"])
+    params, averages, queues = (variables[name] for name in ("params", "averages", "queues"))
+    read = partial(core.apply_with_dropout, model, index=batch["index"])
+    seen = {name: read(params, *batch[name][:2], key=jax.random.fold_in(k_clean, n)) for n, name in enumerate(("code", "query"))}
+    if averages is not None:
+        averages = memory.ema(config.momentum).update(averages, jax.lax.stop_gradient(params))
+        changed = augment(config, batch["code"], batch["query"], variables["t"], k_view, batch["index"])
         for n, (name, tokens) in enumerate(zip(("code view", "query view"), changed, strict=True)):
-            moved[name] = embed(model, state["averages"].params, tokens, jax.random.fold_in(k_moved, n), batch["index"])
-    inputs = model, config, moved, state["queues"], batch, k_clean
-    (value, clean), grads = jax.value_and_grad(objective, has_aux=True)(state["params"], *inputs)
-    params, opt = train.descend(optimiser(config), grads, state["params"], state["opt"], axis_name="data")
-    put = {name: partial(memory.queue(*queue.keys.shape).update, queue, axis_name="data") for name, queue in state["queues"].items()}
-    queues = {name: put[name]((clean | moved)[name]) for name in put}
-    return state | {"params": params, "opt": opt, "t": state["t"] + 1, "queues": queues}, {"loss": value}
+            seen[name] = read(averages.params, *tokens[:2], key=jax.random.fold_in(k_moved, n))
+    filled = {name: memory.queue(*queue.keys.shape).update(queue, seen[name], axis_name="data") for name, queue in queues.items()}
+    return losses.mean(compare(config, seen, queues), axis_name="data"), {}, {"t": variables["t"] + 1, "averages": averages, "queues": filled}
+
+
+def learn(config, model, k_queues, k_batches, k_fit, params, corpora, *, times, fit, name="fit"):
+    """The parameters, and how well they searched so many times in training."""
+    known = jax.tree.map(lambda *sides: np.concatenate(sides), *((corpus.known_codes, corpus.known_queries) for corpus in corpora))
+    sizes = np.array([len(corpus.known_codes.ids) for corpus in corpora])
+    batches = train.draws({"known": known, "sizes": sizes, "key": k_batches}, partial(draw, config))
+    hook = partial(evaluate, model, [(corpus.queries, corpus.codes, corpus.answers) for corpus in corpora])
+    how = dict(optimiser=partial(optimiser, config), steps=config.steps, after=((max(1, -(-config.steps // times)), hook),), name=name, fit=fit)
+    variables, history = train.minimise(k_fit, partial(contrast, model, config), init(config, model, k_queues, params), batches, **how)
+    return variables["params"], study.over_steps({name: history[name] for name in NAMES}) | {"loss": np.mean(history["loss"][-50:])}
 
 
 def draw(config, key, arrays, t):
     """A batch of one language, in epochs."""
-    language = jax.random.choice(key, len(arrays["size"]), p=samplers.corpus_mixture(arrays["size"], config.mixing))
-    place = t * config.batch + jnp.arange(config.batch)
-    index = arrays["first"][language] + samplers.shuffled_rows(arrays["key"], arrays["size"][language], place)
-    return {name: jax.tree.map(lambda array: array[index], arrays[name]) for name in ("code", "query")} | {"index": index}
-
-
-def batches(config, key, parts):
-    """Of the training pairs of some languages."""
-    sizes = np.array([len(part["code"].ids) for part in parts])
-    arrays = {name: jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part[name] for part in parts)) for name in ("code", "query")}
-    return train.draws(arrays | {"first": np.cumsum(sizes) - sizes, "size": sizes, "key": key}, partial(draw, config))
+    index = samplers.corpus_batch(key, arrays["key"], arrays["sizes"], config.batch, t, exponent=config.mixing)
+    code, query = jax.tree.map(lambda array: array[index], arrays["known"])
+    return {"code": code, "query": query, "index": index}
 
 
 def quality(scores, found, answers):
@@ -211,16 +170,16 @@ def quality(scores, found, answers):
 
 
 @partial(jax.jit, static_argnums=0)
-def search(model, params, test):
+def search(model, params, queries, codes, answers):
     """A query whose code is not among the first 1000 has 0, as in the released code."""
-    codes, queries = (encoders.in_parts(partial(model.apply, params), test[name].ids, test[name].mask) for name in ("code", "query"))
-    found = quality(*pairwise.top_k(queries, codes, min(1000, len(codes))), test["answers"])
+    codes, queries = (encoders.embed(model, params, *texts[:2]) for texts in (codes, queries))
+    found = quality(*pairwise.top_k(queries, codes, min(1000, len(codes))), answers)
     spread = (metrics.uniformity(codes) + metrics.uniformity(queries)) / 2
-    return found | {"alignment": metrics.alignment(queries, codes[test["answers"]]), "uniformity": spread}
+    return found | {"alignment": metrics.alignment(queries, codes[answers]), "uniformity": spread}
 
 
 def evaluate(model, tests, key, state):
-    return state, average([search(model, state["params"], test) for test in tests])
+    return state, average([search(model, state["variables"]["params"], *test) for test in tests])
 
 
 def by_words(corpus):
@@ -235,45 +194,32 @@ def average(found):
     return jax.tree.map(lambda *values: jnp.mean(jnp.stack(values)), *found)
 
 
+def fine_tuned(config, model, key, params, language, corpus, fit):
+    """One language alone: queries over the codes of their batch."""
+    steps = config.fine_tuning_epochs * max(1, len(corpus.known_codes.ids) // config.batch)
+    config = dataclasses.replace(config, blocks="one-way", queue=0, temperature=1 / 20, logit_multiplier=1.0, steps=steps)
+    _, found = learn(config, model, key, key, key, params, [corpus], times=1, name=f"fine-tuning {language}", fit=fit)
+    return {name: found[name] for name in NAMES}
+
+
 def run(config, key, fit=train.fit):
-    k_data, k_init, k_queues, k_batches, k_fit = jax.random.split(key, 5)
+    k_data, k_init, *k_learn = jax.random.split(key, 5)
     corpora = corpora_of(config, k_data)
     if config.encoder == "bm25":
         return average(map(by_words, corpora))
-    texts = [text for corpus in corpora for side in (corpus.known_codes, corpus.known_queries) for text in side]
-    model, params, tokenizer, config = encoder_of(config, texts)
-    read = partial(data.tokenise_pieces, tokenizer, first_type=config.vocabulary)
-    codes, queries = partial(read, length=config.code_length), partial(read, length=config.query_length)
-    parts = [{"code": codes(corpus.known_codes), "query": queries(corpus.known_queries)} for corpus in corpora]
-    tests = [{"code": codes(corpus.codes), "query": queries(corpus.queries), "answers": corpus.answers} for corpus in corpora]
-    params = jax.jit(model.init)(k_init, parts[0]["code"].ids[:1], parts[0]["code"].mask[:1]) if params is None else params
-    after = ((max(1, -(-config.steps // 4)), partial(evaluate, model, tests)),)
-    pairs = batches(config, k_batches, parts)
-    state, history = fit(k_fit, init(config, model, k_queues, params), partial(step, model, config), pairs, steps=config.steps, after=after)
-    found = {name: history[name][-1] for name in NAMES}
+    model, params, tokenizer, config = encoder_of(config, corpora)
+    corpora = data.tokenise_code_search(tokenizer, *corpora, lengths=(config.query_length, config.code_length), first_type=config.vocabulary)
+    params = jax.jit(model.init)(k_init, *(side[:1] for side in corpora[0].known_codes[:2])) if params is None else params
+    params, found = learn(config, model, *k_learn, params, corpora, times=4, fit=fit)
     if config.fine_tuning_epochs:
-        found = average([fine_tuned(config, model, k_fit, state["params"], *task, fit) for task in zip(config.languages, parts, tests, strict=True)])
-    return found | {"loss": np.mean(history["loss"][-50:])} | {f"{name} over steps": history[name] for name in NAMES}
-
-
-def fine_tuned(config, model, key, params, language, part, test, fit):
-    """One language alone: queries over the codes of their batch."""
-    steps = config.fine_tuning_epochs * max(1, len(part["code"].ids) // config.batch)
-    config = dataclasses.replace(config, blocks="one-way", queue=0, temperature=1 / 20, logit_multiplier=1.0, steps=steps)
-    after = ((steps, partial(evaluate, model, [test])),)
-    pairs, state = batches(config, key, [part]), init(config, model, key, params)
-    _, history = fit(key, state, partial(step, model, config), pairs, steps=steps, after=after, name=f"fine-tuning {language}")
-    return {name: history[name][-1] for name in NAMES}
-
-
-def chance(candidates):
-    """The mean reciprocal rank of a shuffled list."""
-    return float(np.mean(1 / np.arange(1, candidates + 1)))
+        found |= average([fine_tuned(config, model, k_learn[2], params, *alone, fit) for alone in zip(config.languages, corpora, strict=True)])
+    return found
 
 
 def above_chance(results):
-    """How many times chance the worst arm is, but for those without the blocks within a modality."""
-    return min(found["MRR"] for arm, found in results.items() if ARMS[arm].blocks != "inter") / chance(Config.test)
+    """How many times the mean reciprocal rank of a shuffled list the worst arm has, but for those without the blocks within a modality."""
+    chance = np.mean(1 / np.arange(1, Config.test + 1))
+    return min(found["MRR"] for arm, found in results.items() if ARMS[arm].blocks != "inter") / chance
 
 
 CLAIMS = [

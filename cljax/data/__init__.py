@@ -3,7 +3,16 @@
 from cljax.data.catalogue import DATASETS
 from cljax.data.chunks import Chunks
 from cljax.data.code import Docstrings, DocumentedCode, docstrings, documented_code
-from cljax.data.code_search import CodeSearch, TypedTokens, code_search_net, described_functions, piece_tokenizer, tokenise_pieces, typed_pieces
+from cljax.data.code_search import (
+    CodeSearch,
+    TypedTokens,
+    code_search_net,
+    described_functions,
+    piece_tokenizer,
+    tokenise_code_search,
+    tokenise_pieces,
+    typed_pieces,
+)
 from cljax.data.comparisons import Comparisons, comparisons
 from cljax.data.copies import root
 from cljax.data.dataset import Dataset
@@ -88,6 +97,7 @@ __all__ = [
     "token_stream",
     "token_streams",
     "tokenise",
+    "tokenise_code_search",
     "tokenise_pieces",
     "tokenise_search",
     "train_tokenizer",

@@ -23,23 +23,6 @@ from cljax.data.text import words
 Pieces = list[tuple[str, str]]
 
 
-class CodeSearch(NamedTuple):
-    """Descriptions and code to learn from, and descriptions that are to find theirs; a text is a list of pieces, see `typed_pieces`.
-
-    Attributes:
-      known_queries, known_codes: `[M]` texts each, pairs.
-      queries: `[Q]` texts.
-      codes: `[N]` texts, the candidates.
-      answers: `[Q]` int32, the candidate that each query describes.
-    """
-
-    known_queries: list[Pieces]
-    known_codes: list[Pieces]
-    queries: list[Pieces]
-    codes: list[Pieces]
-    answers: np.ndarray
-
-
 class TypedTokens(NamedTuple):
     """Texts as token ids with the types of the tokens.
 
@@ -52,6 +35,25 @@ class TypedTokens(NamedTuple):
     ids: np.ndarray
     mask: np.ndarray
     types: np.ndarray
+
+
+class CodeSearch(NamedTuple):
+    """Descriptions and code to learn from, and descriptions that are to find theirs; a text is a list of pieces, see `typed_pieces`.
+
+    Of token ids all texts of a side are `TypedTokens`, see `tokenise_code_search`.
+
+    Attributes:
+      known_queries, known_codes: `[M]` texts each, pairs.
+      queries: `[Q]` texts.
+      codes: `[N]` texts, the candidates.
+      answers: `[Q]` int32, the candidate that each query describes.
+    """
+
+    known_queries: list[Pieces] | TypedTokens
+    known_codes: list[Pieces] | TypedTokens
+    queries: list[Pieces] | TypedTokens
+    codes: list[Pieces] | TypedTokens
+    answers: np.ndarray
 
 
 def typed_pieces(tokens: Iterable[tuple[str, str]]) -> Pieces:
@@ -204,6 +206,32 @@ def tokenise_pieces(tokenizer: Any, texts: Sequence[Pieces], *, length: int, fir
         types = [-1 if place is None else first_type + LEXICAL_TYPES.index(text[place][1]) for place in encoding.word_ids]
         found.types[row, :count] = types
     return found
+
+
+def tokenise_code_search(tokenizer: Any, *tasks: CodeSearch, lengths: tuple[int, int], first_type: int = 0) -> tuple[CodeSearch, ...]:
+    """The same tasks as token ids.
+
+    Args:
+      tokenizer: as in `tokenise_pieces`.
+      *tasks: of pieces.
+      lengths: tokens of a description and of code, see `tokenise_pieces`.
+      first_type: as there.
+
+    Returns:
+      A `CodeSearch` of `TypedTokens` for each.
+
+    Raises:
+      TypeError, ValueError: as `tokenise_pieces`.
+
+    >>> query, code = typed_pieces([("adds", "comment")]), typed_pieces(python_tokens("x + 1"))
+    >>> task = CodeSearch([query], [code], [query], [code], np.zeros(1, np.int32))
+    >>> found, = tokenise_code_search(piece_tokenizer([query, code], 5), task, lengths=(2, 4))
+    >>> found.queries.ids.tolist(), found.known_codes.ids.tolist()
+    ([[3, 0]], [[4, 5, 6, 0]])
+    """
+    read = functools.partial(tokenise_pieces, tokenizer, first_type=first_type)
+    sides = lengths * 2  # queries and codes to learn from, and those to test on
+    return tuple(CodeSearch(*(read(texts, length=length) for texts, length in zip(task[:4], sides, strict=True)), task.answers) for task in tasks)
 
 
 def _described(text):

@@ -1,6 +1,6 @@
 """Encoders: flax Linen modules from inputs to embeddings `[B, D]`, float32 whatever they compute in."""
 
-from cljax.encoders.bag import BagOfTokens
+from cljax.encoders.bag import BagOfTokens, DeepAveraging
 from cljax.encoders.chain import Chain, chained, with_head
 from cljax.encoders.conv1d import ConvNet1D
 from cljax.encoders.conv3d import ConvNet3D
@@ -26,6 +26,7 @@ __all__ = [
     "ConvNet1D",
     "ConvNet3D",
     "Decoder",
+    "DeepAveraging",
     "Encoder",
     "MLP",
     "ProjectionHead",

@@ -1,5 +1,6 @@
 """A text as the weighted mean of its tokens' vectors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int
 from cljax.core import check
 from cljax.encoders.batch_norm import check_train
 from cljax.encoders.initialise import normal
-from cljax.encoders.mlp import finish
+from cljax.encoders.mlp import MLP, finish
 
 
 class BagOfTokens(nn.Module):
@@ -76,6 +77,52 @@ class BagOfTokens(nn.Module):
         if mask is not None:
             vectors, gates = jnp.where(jnp.asarray(mask)[..., None], vectors, 0), jnp.where(mask, gates, 0)
         return vectors, gates
+
+
+class DeepAveraging(nn.Module):
+    r"""The plain mean of token vectors and what a perceptron adds to it, $z = m + f(m)$: a text's words together say more than each by itself.
+
+    Attributes:
+      vocab_size: V, the number of tokens.
+      features: D, the width of the token vectors and of the embeddings.
+      hidden: the widths of the perceptron's hidden layers; None: one of D.
+      dtype: what is computed in, such as `jnp.bfloat16`; parameters and embeddings are float32.
+      normalise: whether embeddings are scaled to unit length.
+
+    Call:
+      `apply(params, ids, mask)` as of `BagOfTokens`.
+
+    Raises:
+      TypeError, ValueError: as `BagOfTokens` and `MLP`.
+
+    Reference: Iyyer et al., "Deep Unordered Composition Rivals Syntactic Methods for Text Classification", ACL 2015, section 3 (there f alone).
+
+    >>> import jax, jax.numpy as jnp
+    >>> model = DeepAveraging(6000, 128, normalise=True)
+    >>> ids = jnp.array([[5, 7, 0], [6, 8, 9]])
+    >>> params = jax.jit(model.init)(jax.random.key(0), ids)
+    >>> model.apply(params, ids, ids > 0).shape
+    (2, 128)
+    """
+
+    vocab_size: int
+    features: int
+    hidden: Sequence[int] | None = None
+    dtype: Any = jnp.float32
+    normalise: bool = False
+
+    def __post_init__(self):
+        for name in ("vocab_size", "features"):
+            check.integer(name, getattr(self, name), at_least=1)
+        self.hidden = None if self.hidden is None else tuple(self.hidden)  # so that it can be hashed
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, ids: Int[ArrayLike, "B L"], mask: Bool[ArrayLike, "B L"] | None = None, train: bool = False) -> Float[Array, "B D"]:
+        check_train(train)
+        mean = BagOfTokens(self.vocab_size, self.features, gate=False, dtype=self.dtype)(ids, mask)
+        hidden = (self.features,) if self.hidden is None else self.hidden
+        return finish(mean + MLP(hidden, self.features, dtype=self.dtype)(mean), self.normalise)
 
 
 def look_up(table, ids):

@@ -25,7 +25,8 @@ def load_pretrained(folder: str | os.PathLike, **options: Any) -> tuple[TextTran
     """Reads a model of BERT's or GPT-2's family from a folder: nothing is downloaded, and nothing in it is run.
 
     Every tensor is accounted for. Where `modules.json` is there, the pool, the normalisation and the longest text are what an encoder was trained
-    with; otherwise the pool is the mean. What the model doesn't need (the pooler, a head for another task) is named in one warning.
+    with; otherwise the pool is the mean. What the model doesn't need (the pooler, a head for another task) is named in one warning. UniXcoder, which
+    is an encoder among other things, is told so in front of each text, as it was trained.
 
     Args:
       folder: with `config.json`, `model.safetensors` (or its parts, and their index) and `tokenizer.json`; `modules.json`, `1_Pooling/config.json`
@@ -54,6 +55,8 @@ def load_pretrained(folder: str | os.PathLike, **options: Any) -> tuple[TextTran
     tokenizer = read_tokenizer(folder / "tokenizer.json")
     if (size := tokenizer.get_vocab_size()) > module.vocab_size:
         raise ValueError(f"{folder / 'tokenizer.json'} has {size} tokens, more than the {module.vocab_size} of the model")
+    if tokenizer.token_to_id("<encoder-only>") is not None:
+        _as_encoder(tokenizer)
     tokenizer.no_padding()
     tokenizer.enable_truncation(min(longest or module.max_length, module.max_length))
     tensors = _read_tensors(folder)
@@ -299,3 +302,11 @@ def _read_json(path, kind=dict):
     if not isinstance(content, kind):
         raise ValueError(f"{path} must hold a JSON {'object' if kind is dict else 'list'}, got {type(content).__name__}")
     return content
+
+
+def _as_encoder(tokenizer):
+    """UniXcoder's frame of a text that is encoded, of which tokenizer.json knows nothing."""
+    from tokenizers import processors
+
+    frame = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "<encoder-only>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> <encoder-only> </s> $A </s>", special_tokens=frame)

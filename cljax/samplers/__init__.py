@@ -6,7 +6,7 @@ from cljax.samplers.batches import shuffled_batch, shuffled_batches
 from cljax.samplers.chains import Chain, Terms, generation_pairs, independence_step, majority, subsample_terms
 from cljax.samplers.class_shares import class_shares
 from cljax.samplers.clips import ClipPair, interval_pmf, sample_clip_pair, sample_interval, spread_clips
-from cljax.samplers.corpora import chunk_stream, corpus_mixture, mixture_rows, stream_windows
+from cljax.samplers.corpora import chunk_stream, corpus_batch, corpus_mixture, mixture_rows, stream_windows
 from cljax.samplers.devices import Devices, asynchronous, device_distances, select_devices, window
 from cljax.samplers.episodes import Episodes, few_shot_episodes
 from cljax.samplers.graphs import Edges, influence, knn_graph
@@ -34,6 +34,7 @@ __all__ = [
     "class_shares",
     "class_transferability",
     "contrastive_margin",
+    "corpus_batch",
     "corpus_mixture",
     "device_distances",
     "distance_weighted_negatives",

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Integer, Num, Shaped
+from jaxtyping import Array, ArrayLike, Float, Int32, Integer, Num, Shaped
 
 from cljax.core import check
 from cljax.core.check import KeyLike
+from cljax.samplers.active import shuffled_rows
 
 
 def corpus_mixture(sizes: Num[ArrayLike, " C"], exponent: Num[ArrayLike, ""]) -> Float[Array, " C"]:
@@ -73,6 +74,44 @@ def mixture_rows(key: KeyLike, sizes: Integer[ArrayLike, " C"], count: int, *, e
     corpus = jax.random.choice(k_corpus, len(sizes), (count,), p=shares)
     ends = jnp.cumsum(sizes)
     return jax.random.randint(k_row, (count,), (ends - sizes)[corpus], ends[corpus])
+
+
+def corpus_batch(
+    key: KeyLike, order: KeyLike, sizes: Integer[ArrayLike, " C"], batch: int, step: Integer[ArrayLike, ""], *, exponent: Num[ArrayLike, ""] = 0.0
+) -> Int32[Array, " batch"]:
+    r"""The rows of a batch out of one corpus of several that lie one behind the other: which one is drawn by $p_c \propto n_c^\alpha$.
+
+    So an example's negatives are of its own language. The rows of a corpus come in shuffled epochs, at the places that they would have if it were
+    drawn at every step: a batch may have those of an epoch's end and of the next one's beginning, and a small corpus some of them twice.
+
+    Args:
+      key: a PRNG key, another one at each step, which draws the corpus.
+      order: a PRNG key, the same at every step, which shuffles.
+      sizes: `[C]` integers, the rows of each corpus; an empty one is never drawn from.
+      batch: how many rows.
+      step: t, from 0 on; may be traced.
+      exponent: $\alpha$, as in `corpus_mixture`.
+
+    Returns:
+      int32 `[batch]`, from 0 to the sum of the sizes - 1.
+
+    Raises:
+      TypeError, ValueError: an argument of another shape, dtype or range, or nothing in any corpus.
+
+    Reference: Conneau & Lample, "Cross-lingual Language Model Pretraining", NeurIPS 2019, section 3.1.
+
+    >>> rows = corpus_batch(jax.random.key(0), jax.random.key(1), jnp.array([0, 4]), 4, 0)
+    >>> sorted(rows.tolist())
+    [0, 1, 2, 3]
+    """
+    check.key("key", key)
+    check.key("order", order)
+    check.arrays(sizes=(sizes, "C", "int"), step=(step, "", "int"))
+    check.integer("batch", batch, at_least=1)
+    shares, sizes = corpus_mixture(sizes, exponent), jnp.asarray(sizes)
+    corpus = jax.random.choice(key, len(sizes), p=shares)
+    row = shuffled_rows(order, sizes[corpus], step * batch + jnp.arange(batch))
+    return (jnp.cumsum(sizes) - sizes)[corpus] + row
 
 
 def chunk_stream(tokens: Shaped[ArrayLike, " N"], length: int, offset: Integer[ArrayLike, ""] = 0) -> Shaped[Array, "chunks length"]:

@@ -117,6 +117,17 @@ def test_parts_of_a_piece_have_its_type():
     assert data.tokenise_pieces(tokenizer, [text], length=4, first_type=10).ids.tolist() == [[1, 3, 4, 2]]
 
 
+def test_a_task_is_read_side_by_side():
+    query, code = [("gives", "comment"), ("it", "comment")], [("x", "identifier"), ("+", "operator"), ("1", "number")]
+    task = data.CodeSearch([query] * 3, [code] * 3, [query], [code] * 2, np.array([1], np.int32))
+    tokenizer = data.piece_tokenizer([query, code], 9)
+    one, two = data.tokenise_code_search(tokenizer, task, task, lengths=(3, 2), first_type=20)
+    shapes = [side.ids.shape for side in one[:4]]
+    assert shapes == [(3, 3), (3, 2), (1, 3), (2, 2)] and one.answers is task.answers
+    for side, texts, length in zip(two[:4], task[:4], (3, 2, 3, 2), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, side, data.tokenise_pieces(tokenizer, texts, length=length, first_type=20))
+
+
 def test_the_most_frequent_pieces_have_a_token():
     texts = [[("A", "identifier"), ("b", "identifier")], [("a", "identifier"), ("c", "keyword"), ("b", "number"), ("a", "string")]]
     tokenizer = data.piece_tokenizer(texts, 2)

@@ -182,6 +182,15 @@ def test_roberta_counts_its_places_behind_the_padding(folder, apply):
     np.testing.assert_allclose(apply(module, params), mean(bert(tensors | {skipped: tensors[skipped][2:]}, IDS, MASK, 2, 2), MASK), atol=1e-4)
 
 
+def test_unixcoder_is_told_that_it_is_an_encoder(folder):
+    place = folder()
+    special = ("<s>", "<encoder-only>", "</s>")
+    data.train_tokenizer(["to be or not to be"], 8, kind="words", special=special).save(str(place / "tokenizer.json"))
+    _, _, tokenizer = encoders.load_pretrained(place)
+    assert tokenizer.encode("to be").tokens == ["<s>", "<encoder-only>", "</s>", "to", "be", "</s>"]
+    assert encoders.load_pretrained(folder())[2].encode("to be").tokens == ["[CLS]", "to", "be", "[SEP]"]
+
+
 def test_pool_normalisation_and_length_are_those_of_the_sentence_model(folder):
     files = {"1_Pooling__config": {"word_embedding_dimension": 8, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}}
     files |= {"sentence_bert_config": {"max_seq_length": 7, "do_lower_case": False}, "modules": modules("Transformer", "Pooling", "Normalize")}

@@ -180,6 +180,20 @@ def test_bag_without_gates_is_the_mean_of_the_real_tokens():
     np.testing.assert_allclose(model.apply({"params": {"vectors": vectors}}, np.array([[0, 1, 2]]), np.array([[True, True, False]])), [[2, 3]])
 
 
+def test_deep_averaging_adds_a_perceptron_of_the_mean_to_it():
+    model = encoders.DeepAveraging(50, 6, hidden=[5], normalise=True)
+    params = jax.jit(model.init)(KEY, jnp.ones((1, 2), int))
+    (bag, dense), ids, mask = params["params"].values(), jnp.array([[5, 7, 3], [6, 0, 0]]), jnp.array([[True, True, True], [True, False, False]])
+    mean = np.float64([np.mean([bag["vectors"][i] for i in row], axis=0) for row in ([5, 7, 3], [6])])
+    first, second = ((np.float64(dense[name]["kernel"]), np.float64(dense[name]["bias"])) for name in sorted(dense))
+    z = mean + np.maximum(mean @ first[0] + first[1], 0) @ second[0] + second[1]
+    np.testing.assert_allclose(model.apply(params, ids, mask), z / np.linalg.norm(z, axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(encoders.DeepAveraging(50, 6, hidden=(5,)).apply(params, ids, mask, train=True), z, atol=1e-6)
+    assert first[0].shape == (6, 5) and hash(model) and encoders.DeepAveraging(50, 6).hidden is None
+    with pytest.raises(ValueError, match="features must be at least 1, got 0"):
+        encoders.DeepAveraging(50, 0)
+
+
 def test_bag_begins_with_equal_gates_and_vectors_of_unit_length():
     params = jax.jit(encoders.BagOfTokens(50, 200).init)(KEY, IDS)["params"]
     assert (np.asarray(params["gates"]) == 0).all()

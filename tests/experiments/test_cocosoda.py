@@ -119,7 +119,7 @@ def texts(experiment, rows=8):
 @pytest.fixture(scope="module")
 def setting(experiment):
     config = tiny(experiment.Config(), vocabulary=20)
-    model = experiment.Bag(20 + experiment.TYPES, config.width)
+    model = encoders.DeepAveraging(20 + experiment.TYPES, config.width, normalise=True)
     batch = texts(experiment)
     params = jax.jit(model.init)(jax.random.key(0), batch["code"].ids, batch["code"].mask)
     state = experiment.init(config, model, jax.random.key(1), params)
@@ -129,20 +129,28 @@ def setting(experiment):
 
 @pytest.fixture(scope="module")
 def stepped(experiment, setting):
-    """The step of a config on some devices: one program for each number of them."""
+    """The loss, its gradient and the memories after the step of a config on some devices: one program for each number of them."""
+    _, model, *inputs = setting
+
+    def value(params, config, variables, batch, key):
+        loss, _, changed = experiment.contrast(model, config, {**variables, "params": params}, batch, key)
+        return loss, changed
+
+    def step(config, variables, batch, key):
+        (loss, changed), grads = jax.value_and_grad(value, has_aux=True)(variables["params"], config, variables, batch, key)
+        return {"loss": loss, "grads": jax.lax.pmean(grads, "data"), **changed}
 
     @partial(jax.jit, static_argnums=0)
     def stepped(devices, config):
-        _, model, *inputs = setting
-        specs = dict(in_specs=(jax.P(), jax.P(), jax.P("data"), jax.P()), out_specs=(jax.P(), jax.P()), check_vma=False)
-        return jax.shard_map(partial(experiment.step, model), mesh=mesh(devices), **specs)(config, *inputs, jax.random.key(2))
+        specs = dict(in_specs=(jax.P(), jax.P(), jax.P("data"), jax.P()), out_specs=jax.P(), check_vma=False)
+        return jax.shard_map(step, mesh=mesh(devices), **specs)(config, *inputs, jax.random.key(2))
 
     return stepped
 
 
 def test_the_momentum_encoder_moves_first_and_the_queues_are_filled_last(experiment, setting, stepped, compared):
     config, model, state, batch = setting
-    after, found = stepped(1, config)
+    after = stepped(1, config)
     moved = jax.tree.map(lambda old, new: config.momentum * old + (1 - config.momentum) * new, state["averages"].params, state["params"])
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), after["averages"].params, moved)
     k_view = jax.random.split(jax.random.key(2), 3)[0]
@@ -159,9 +167,21 @@ def test_the_momentum_encoder_moves_first_and_the_queues_are_filled_last(experim
         return jnp.mean(compared(config, seen | clean, old))
 
     value, grads = jax.jit(jax.value_and_grad(loss))(state["params"])
-    np.testing.assert_allclose(found["loss"], value, rtol=1e-4)
-    scale = 0.1 / max(1.0, optax.tree.norm(grads))  # Adam's first average of the clipped gradient
-    jax.tree.map(lambda got, grad: np.testing.assert_allclose(got, scale * grad, rtol=1e-3, atol=1e-6), after["opt"][1][0].mu, grads)
+    np.testing.assert_allclose(after["loss"], value, rtol=1e-4)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), after["grads"], grads)
+
+
+def test_gradients_are_clipped_and_the_rate_falls_to_nothing(experiment, setting):
+    config, _, state, _ = setting
+    grads = jax.tree.map(jnp.ones_like, state["params"])
+    _, opt = experiment.optimiser(config).update(grads, experiment.optimiser(config).init(state["params"]), state["params"])
+    expected = 0.1 / optax.tree.norm(grads)  # Adam's first average of the clipped gradient
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), opt[1][0].mu, jax.tree.map(lambda leaf: leaf * expected, grads))
+    rates, opt, weight = [], experiment.optimiser(config).init(jnp.zeros(1)), jnp.zeros(1)
+    for _ in range(config.steps + 1):
+        update, opt = experiment.optimiser(config).update(jnp.ones(1), opt, weight)
+        rates.append(float(-update[0]) / config.learning_rate)
+    np.testing.assert_allclose(rates, [1, 0.75, 0.5, 0.25, 0], atol=1e-4)
 
 
 def test_four_devices_take_the_step_of_one(setting, stepped):
@@ -172,7 +192,7 @@ def test_four_devices_take_the_step_of_one(setting, stepped):
 @pytest.mark.parametrize("momentum", [0.0, 1.0])
 def test_the_momentum_encoder_follows_at_once_or_never(setting, stepped, momentum):
     config, _, state, _ = setting
-    after, _ = stepped(1, dataclasses.replace(config, momentum=momentum))
+    after = stepped(1, dataclasses.replace(config, momentum=momentum))
     expected = state["averages"].params if momentum else state["params"]  # those before the step: it moves first
     jax.tree.map(np.testing.assert_array_equal, after["averages"].params, expected)
 
@@ -207,9 +227,9 @@ def test_an_arm_trains(experiment, library, arm):
 def test_the_released_step_traces(experiment, setting):
     _, model, state, batch = setting
     config = tiny(experiment.ARMS["as released"], vocabulary=20)
-    step = jax.vmap(partial(experiment.step, model, config), (None, 0, None), axis_name="data")
-    after, found = jax.eval_shape(step, state, jax.tree.map(lambda leaf: leaf[None], batch), jax.random.key(0))
-    assert found["loss"].shape == (1,) and set(after) == set(state)
+    step = jax.vmap(partial(experiment.contrast, model, config), (None, 0, None), axis_name="data")
+    loss, _, changed = jax.eval_shape(step, state, jax.tree.map(lambda leaf: leaf[None], batch), jax.random.key(0))
+    assert loss.shape == (1,) and set(changed) == {"t", "averages", "queues"}
 
 
 def test_words_alone_are_a_baseline(experiment, library):

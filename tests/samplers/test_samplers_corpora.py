@@ -46,6 +46,20 @@ def test_windows_begin_anywhere():
     np.testing.assert_array_equal(samplers.stream_windows(jax.random.key(0), np.arange(5) > 2, 2, 5), [np.arange(5) > 2] * 2)
 
 
+def test_a_batch_is_of_one_corpus_whose_rows_come_in_epochs():
+    sizes, order = np.array([12, 0, 8]), jax.random.key(1)
+    batches = jax.jit(jax.vmap(lambda key, t: samplers.corpus_batch(key, order, sizes, 4, t, exponent=0.5)))
+    found = np.asarray(batches(jax.random.split(jax.random.key(0), 600), np.arange(600)))
+    second = found[:, 0] >= 12
+    assert np.array_equal(found >= 12, np.repeat(second[:, None], 4, axis=1)) and found.min() >= 0 and found.max() < 20
+    share = 8**0.5 / (8**0.5 + 12**0.5)
+    assert abs(second.mean() - share) < 4 * (share * (1 - share) / 600) ** 0.5
+    alone = [samplers.corpus_batch(jax.random.key(3), order, sizes[2:], 4, t) for t in range(4)]
+    assert [sorted(np.concatenate(alone[t : t + 2]).tolist()) for t in (0, 2)] == [[*range(8)]] * 2  # an epoch and the next one
+    for t in range(4):
+        assert not second[t] or np.array_equal(found[t], 12 + np.asarray(alone[t]))  # at the places of that step
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     ("call", "error", "match"),
@@ -58,6 +72,9 @@ def test_windows_begin_anywhere():
         (lambda: samplers.mixture_rows(jax.random.key(0), SIZES, -1), ValueError, "count must be at least 0, got -1"),
         (lambda: samplers.mixture_rows(0, SIZES, 1), TypeError, "key must be a PRNG key"),
         (lambda: samplers.mixture_rows(jax.random.key(0), 0 * SIZES, 1), ValueError, "sizes must hold one above 0"),
+        (lambda: samplers.corpus_batch(jax.random.key(0), 0, SIZES, 2, 0), TypeError, "order must be a PRNG key"),
+        (lambda: samplers.corpus_batch(jax.random.key(0), jax.random.key(0), SIZES, 0, 0), ValueError, "batch must be at least 1, got 0"),
+        (lambda: samplers.corpus_batch(jax.random.key(0), jax.random.key(0), SIZES, 2, 0.5), TypeError, "step must have dtype int"),
         (lambda: samplers.chunk_stream(np.arange(10), 6), ValueError, "length must be at least 1 and at most 5, got 6"),
         (lambda: samplers.chunk_stream(np.arange(10), 4, 4), ValueError, "offset must be at least 0 and at most 3, got 4"),
         (lambda: samplers.stream_windows(jax.random.key(0), np.arange(10), 2, 11), ValueError, "length must be at least 1 and at most 10, got 11"),
