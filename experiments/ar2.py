@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cljax import data, encoders, losses, metrics, pairwise, retrieval, samplers, study, train
+from cljax import data, encoders, losses, metrics, pairwise, retrieval, samplers, study, train, views
 
 
 @train.config
@@ -104,15 +104,13 @@ def towers(retriever):
     return retriever["query"], retriever.get("passage", retriever["query"])
 
 
-def embed(model, params, texts):
-    """`[..., L]` ids and mask as `[..., D]`."""
-    flat = [jnp.reshape(side, (-1, side.shape[-1])) for side in texts]
-    return model.apply(params, *flat).reshape(*texts[0].shape[:-1], -1)
+def read(model, params, texts):
+    return encoders.in_lists(partial(model.apply, params), *texts)
 
 
 def retriever_scores(models, scale, params, query, documents):
     """`[B, M]` for queries `[B, L]` and the documents `[B, M, L]` of each."""
-    queries, passages = map(partial(embed, models[0]), towers(params), (query, documents))
+    queries, passages = map(partial(read, models[0]), towers(params), (query, documents))
     return scale * jnp.einsum("bd,bmd->bm", queries, passages)
 
 
@@ -121,18 +119,15 @@ def ranker_scores(models, scale, params, query, documents):
     if isinstance(models[1], encoders.BagOfTokens):
         one = retriever_scores(models[1:], scale, {"query": params["encoder"]}, query, documents)
         return one + kernels(models[1], params["encoder"], query, documents) @ params["linear"]
-    repeated = [jnp.broadcast_to(side[:, None], (*documents[0].shape[:2], side.shape[-1])) for side in query]
-    ids, mask = (jnp.concatenate([a, b[..., 1:]], axis=-1) for a, b in zip(repeated, documents, strict=True))  # one [CLS] is enough
-    types = jnp.broadcast_to(jnp.arange(ids.shape[-1]) >= query[0].shape[-1], ids.shape).astype(jnp.int32)
-    return embed(models[1], params["encoder"], (ids, mask, types)) @ params["linear"]
+    joined = views.join_tokens(*(side[:, None] for side in query), *documents)
+    return read(models[1], params["encoder"], joined) @ params["linear"]
 
 
 def kernels(model, params, query, documents):
     """`[B, M, 8]`: how many of a document's first tokens are how similar to those of the query, which its gates weigh."""
     query, documents = ([side[..., :size] for side in text] for text, size in zip((query, documents), READ, strict=True))
-    words, gates = model.apply(params, *query, method="tokens")
-    others, _ = model.apply(params, *(side.reshape(-1, side.shape[-1]) for side in documents), method="tokens")
-    return retrieval.kernel_pooling(words, others.reshape(*documents[0].shape, -1), gates, documents[1])
+    (words, gates), (others, _) = (encoders.in_lists(partial(model.apply, params, method="tokens"), *text) for text in (query, documents))
+    return retrieval.kernel_pooling(words, others, gates, documents[1])
 
 
 def drawn(config, passages, table, batch, key):
@@ -161,7 +156,7 @@ def retriever_loss(config, scores, ranked, exists):
 def retriever_values(params, models, config, passages, state, batch, key):
     if config.loss == "in_batch":
         both = batch["query"], [side[batch["own"]] for side in passages]
-        queries, own = map(partial(embed, models[0]), towers(params), both)
+        queries, own = map(partial(read, models[0]), towers(params), both)
         return losses.info_nce(queries, own, temperature=1 / config.scale, ids=batch["ids"], similarity="dot", axis_name="data")
     documents, exists = drawn(config, passages, state["candidates"], batch, key)
     ranked = jax.lax.stop_gradient(ranker_scores(models, config.scale, state["ranker"], batch["query"], documents))

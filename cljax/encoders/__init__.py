@@ -7,7 +7,7 @@ from cljax.encoders.conv3d import ConvNet3D
 from cljax.encoders.convolutional import ConvNet
 from cljax.encoders.decoder import Cache, Decoder
 from cljax.encoders.mlp import MLP, Autoencoder, ProjectionHead
-from cljax.encoders.parts import embed, in_parts
+from cljax.encoders.parts import embed, in_lists, in_parts
 from cljax.encoders.pretrained import load_pretrained, save_pretrained
 from cljax.encoders.prompt import prompted
 from cljax.encoders.protocol import Encoder
@@ -38,6 +38,7 @@ __all__ = [
     "apply_in_training",
     "chained",
     "embed",
+    "in_lists",
     "in_parts",
     "load_pretrained",
     "prompted",

@@ -60,6 +60,33 @@ def in_parts(function: Callable[..., Any], *arrays: Any, size: int = 256, **name
     return jax.tree.map(lambda *ends: jnp.concatenate(ends), found, rest)
 
 
+def in_lists(function: Callable[..., Any], *arrays: Any) -> Any:
+    """A network of texts `[N, L]` applied to lists of them, `[..., L]`: the axes before the last are one to it, and are there again in what it gives.
+
+    Args:
+      function: of arrays `[N, L]`, to a tree of arrays `[N, ...]`, such as `functools.partial(model.apply, params)`.
+      *arrays: `[..., L]` each, such as ids and mask of the candidates of each query.
+
+    Returns:
+      What `function` returns, `[..., ...]`.
+
+    Raises:
+      ValueError: arrays that differ in the axes before the last.
+
+    >>> import jax.numpy as jnp
+    >>> in_lists(lambda ids, mask: jnp.sum(ids * mask, axis=1), jnp.ones((2, 3, 4)), jnp.ones((2, 3, 4), bool)).shape
+    (2, 3)
+    """
+    leads = {jnp.shape(array)[:-1] for array in arrays}
+    if len(leads) != 1:
+        raise ValueError(
+            f"arrays must have the axes before the last in common, got {', '.join(str(list(jnp.shape(array))) for array in arrays) or 'none'}"
+        )
+    lead = leads.pop()
+    found = function(*(jnp.reshape(array, (-1, jnp.shape(array)[-1])) for array in arrays))
+    return jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), found)
+
+
 def embed(model: Any, variables: Any, *inputs: Any, size: int = 256) -> Any:
     """`model.apply(variables, *inputs)` as one compiled call, of `size` rows at a time: the embeddings of a collection.
 

@@ -12,7 +12,7 @@ from cljax.views.mixing import Mixed, cut_mix, mix_up, mixed_targets
 from cljax.views.per_example import per_example
 from cljax.views.rand_augment import RAND_AUGMENT, RAND_AUGMENT_TIMM, rand_augment
 from cljax.views.signals import jitter, scaling
-from cljax.views.tokens import crop_tokens, delete_tokens, frame_tokens, inverse_cloze, replace_tokens, soda
+from cljax.views.tokens import crop_tokens, delete_tokens, frame_tokens, inverse_cloze, join_tokens, replace_tokens, soda
 
 __all__ = [
     "IMAGENET",
@@ -34,6 +34,7 @@ __all__ = [
     "imagenet",
     "inverse_cloze",
     "jitter",
+    "join_tokens",
     "mix_up",
     "mixed_targets",
     "multi_crop",

@@ -38,6 +38,18 @@ def test_embeddings_of_a_collection_are_one_compiled_call():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), gradient, expected)
 
 
+def test_lists_of_texts_are_read_as_one():
+    model, ids = encoders.BagOfTokens(9, 3), jax.random.randint(jax.random.key(0), (2, 4, 5), 0, 9)
+    params = jax.jit(model.init)(jax.random.key(1), ids[0])
+    found = encoders.in_lists(partial(model.apply, params, method="tokens"), ids, ids > 2)
+    assert found[0].shape == (2, 4, 5, 3) and found[1].shape == (2, 4, 5)
+    expected = jnp.stack([model.apply(params, *row) for row in zip(ids, ids > 2, strict=True)])
+    np.testing.assert_allclose(encoders.in_lists(partial(model.apply, params), ids, ids > 2), expected, rtol=1e-6)
+    np.testing.assert_allclose(encoders.in_lists(partial(model.apply, params), ids[0]), model.apply(params, ids[0]), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"the axes before the last in common, got \[2, 4, 5\], \[4, 5\]"):
+        encoders.in_lists(model.apply, ids, ids[0])
+
+
 def test_never_more_rows_than_a_part():
     seen = []
 

@@ -207,6 +207,14 @@ def test_a_frame_stands_around_the_text_and_padding_behind_it():
     assert views.frame_tokens(jnp.zeros((1, 2), jnp.int16), jnp.ones((1, 2), bool), 2, 3)[0].dtype == jnp.int16
 
 
+def test_texts_are_joined_behind_their_first_token_to_each_of_a_list():
+    query, documents = jnp.array([[2, 7, 3, 0]]), jnp.array([[[2, 8, 9, 3], [2, 5, 3, 0]]])
+    ids, mask, types = views.join_tokens(query[:, None], query[:, None] > 0, documents, documents > 0)
+    assert ids.tolist() == [[[2, 7, 3, 0, 8, 9, 3], [2, 7, 3, 0, 5, 3, 0]]] and np.array_equal(mask, np.asarray(ids) > 0)
+    assert types.tolist() == [[[0, 0, 0, 0, 1, 1, 1]] * 2] and types.dtype == jnp.int32
+    assert views.join_tokens(query, query > 0, query, query > 0, skip=0)[0].tolist() == [[2, 7, 3, 0, 2, 7, 3, 0]]
+
+
 def test_ids_keep_their_dtype():
     shapes = jax.eval_shape(views_of, KEY, IDS.astype(np.uint16), MASK, TYPE_TOKENS, ELIGIBLE, np.arange(B), (0.2, 0.9), 0.3)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.uint16), jnp.dtype(bool)}
@@ -223,6 +231,8 @@ def test_ids_keep_their_dtype():
         (lambda: views.crop_tokens(KEY, IDS, MASK, ratio=(0.5, 1.1)), ValueError, r"ratio\[1\] must be at least 0 and at most 1, got 1.1"),
         (lambda: views.crop_tokens(KEY, IDS, MASK, at_least=0), ValueError, "at_least must be at least 1, got 0"),
         (lambda: views.frame_tokens(IDS, MASK[:2], 2, 3), ValueError, r"mask must have shape \[B, L\] with B = 2000 as in ids, got \[2, 12\]"),
+        (lambda: views.join_tokens(IDS, MASK, IDS, MASK, skip=13), ValueError, "skip must be at least 0 and at most 12, got 13"),
+        (lambda: views.join_tokens(IDS, MASK, IDS, MASK[:, :3]), ValueError, r"other_mask must have shape"),
         (lambda: views.frame_tokens(IDS, MASK, 2.0, 3), TypeError, "first must have dtype int"),
         (lambda: views.inverse_cloze(KEY, IDS, MASK, length=0), ValueError, "length must be at least 1, got 0"),
         (lambda: views.inverse_cloze(KEY, IDS, MASK, keep=2), ValueError, "keep must be at least 0 and at most 1, got 2"),
