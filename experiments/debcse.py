@@ -21,7 +21,6 @@ pairs, a table in DIR with the columns sentence1, sentence2 and label.
 """
 
 import dataclasses
-import functools
 from functools import partial
 
 import jax
@@ -63,16 +62,9 @@ class Config:
     steps: int = 500
 
 
-ARMS = {
-    "untrained": Config(steps=0),
-    "SimCSE": Config(mixing=1.0),
-    "nearest": Config(positives="nearest"),
-    "semantic": Config(positives="semantic"),
-    "IPW positives": Config(),
-    "IPW both": Config(negatives="ipw"),
-    "IPW as weights": Config(weighted=True),
-    "IPW and SimCSE": Config(mixing=0.5),
-}
+ARMS = {"untrained": Config(steps=0), "SimCSE": Config(mixing=1.0), "nearest": Config(positives="nearest")}
+ARMS |= {"semantic": Config(positives="semantic"), "IPW positives": Config(), "IPW both": Config(negatives="ipw")}
+ARMS |= {"IPW as weights": Config(weighted=True), "IPW and SimCSE": Config(mixing=0.5)}
 SEMANTIC = [arm for arm in ARMS if arm not in ("untrained", "SimCSE", "IPW and SimCSE")]
 
 TOPICS, CONCEPTS, SYNONYMS, FILLERS, MOST_FILLERS, PAIRS = 12, 5, 4, 40, 9, 20_000
@@ -129,10 +121,10 @@ def spelt(tokenizer, texts, length, frame):
     return as_text(ids, mask, special=list(tokenizer.get_added_tokens_decoder()), keep=frame)
 
 
-@functools.lru_cache(maxsize=8)
-def corpus(config, seed):
+@study.shared
+def corpus(config, key):
     """What the arms of a seed share: sentences, the test, what the encoder begins with, the scorer's neighbours of each sentence."""
-    draw, model, texts = np.random.default_rng(seed), None, None
+    draw, model, texts = np.random.default_rng(jax.random.key_data(key).tolist()), None, None
     if config.data == "concepts":
         found = concepts(config.split, draw)
     else:
@@ -226,11 +218,8 @@ def encode(model, config, params, text, index, key):
     return core.apply_with_dropout(model, params, text["ids"], text["mask"], key=key, index=index)
 
 
-@partial(jax.jit, static_argnums=0)
 def embed(model, params, text):
-    if model is None:
-        return bag(params, text)
-    return encoders.in_parts(partial(model.apply, params), text["ids"], text["mask"], size=64)
+    return bag(params, text) if model is None else encoders.embed(model, params, text["ids"], text["mask"], size=64)
 
 
 def objective(params, model, config, batch, key):
@@ -269,7 +258,7 @@ def evaluate(model, test, key, state):
 def run(config, key, fit=train.fit):
     k_data, k_order, k_fit = jax.random.split(key, 3)
     shared = dataclasses.replace(Config(), **{name: getattr(config, name) for name in SHARED})
-    found = corpus(shared, tuple(jax.random.key_data(k_data).tolist()))
+    found = corpus(shared, k_data)
     model, params, test = found["model"], found["params"], found["test"]
     weights = log_weights(config, found["similarity"], found["surface"])
     chosen = jax.nn.softmax(weights)
@@ -282,16 +271,14 @@ def run(config, key, fit=train.fit):
     if config.selection:
         state["best"] = train.best_slot(params)
     watched = found.get("selection", test)
-    before, history = measure(model, params, watched), {}
+    results, hook = measure(model, params, watched), partial(evaluate, model, watched)
     if config.steps:
-        hook = partial(evaluate, model, watched)
         hook = train.keep_best(hook, "Spearman") if config.selection else hook
         after = ((max(1, config.steps // config.evaluations), hook),)
         state, history = fit(k_fit, state, partial(step, model, config), train.draws(arrays, partial(draw, config)), steps=config.steps, after=after)
-    results = measure(model, state["best"].params, test) if config.selection else {name: history.get(name, [before[name]])[-1] for name in before}
-    results["surface of positives"] = config.mixing + (1 - config.mixing) * jnp.mean(jnp.sum(chosen * found["surface"], axis=1))
-    curves = {f"{name} over steps": np.array([value, *history.get(name, [])]) for name, value in before.items()}
-    return results | (curves if config.steps else {})
+        results = study.over_steps(history, results)
+    results |= measure(model, state["best"].params, test) if config.selection else {}
+    return results | {"surface of positives": config.mixing + (1 - config.mixing) * jnp.mean(jnp.sum(chosen * found["surface"], axis=1))}
 
 
 SHARED = ("data", "evaluation", "selection", "scorer", "weights", "split", "known", "vocabulary", "features", "length", "length_cue", "neighbours")

@@ -74,7 +74,7 @@ def test_the_overlap_is_that_of_sets(experiment):
 def drawn(experiment):
     """Batches of many steps, positives and negatives by propensity."""
     config = tiny(experiment.ARMS["IPW both"], mixing=0.3)
-    found = experiment.corpus(tiny(experiment.Config()), (0, 1))
+    found = experiment.corpus(tiny(experiment.Config()), jax.random.key(1))
     weights = experiment.log_weights(config, found["similarity"], found["surface"])
     arrays = {name: found[name] for name in ("text", "neighbours", "scored")} | {"order": jax.random.key(5), "log_weights": weights}
     arrays["weights"] = 2 * jnp.ones_like(weights)
@@ -142,7 +142,7 @@ def test_figures_draw(experiment, results):
 
 
 def test_four_devices_take_the_step_of_one(experiment):
-    found = experiment.corpus(tiny(experiment.Config()), (0, 1))
+    found = experiment.corpus(tiny(experiment.Config()), jax.random.key(1))
     text, index = found["text"], jnp.array([3, 9, 60, 1, 8, 4, 7, 2])
     texts = experiment.take(text, (index[:, None] + jnp.arange(3)) % 80)
     batch = {"texts": texts, "index": index, "weight": jnp.linspace(0.5, 2, 8)}
@@ -181,7 +181,7 @@ def test_verses_look_for_their_other_wording_with_a_pretrained_scorer(experiment
     monkeypatch.setattr(module, "load", lambda name, features, folder: tuple(columns[feature] for feature in features))
     monkeypatch.setenv("CLJAX_DATA", str(model.parent))
     config = tiny(experiment.Config(), data="verses", scorer="scorer", known=90, split=(60, 20), vocabulary=140, length=12, steps=0)
-    found = experiment.corpus(config, (0, 2))
+    found = experiment.corpus(config, jax.random.key(2))
     assert found["text"]["ids"].shape == (60, 12) and found["known"]["ids"].shape == (90, 12) and found["scored"].shape == (60, 8)
     assert found["text"]["length"].min() >= 6 and found["test"]["second"]["length"].max() <= 12
     np.testing.assert_allclose(np.linalg.norm(found["params"]["words"][2:], axis=1).round(5), 1, atol=1e-4)
@@ -235,7 +235,7 @@ def full(experiment, model, monkeypatch):
 
 
 def test_full_trains_pretrained_weights_on_articles(experiment, full):
-    found = experiment.corpus(full, (0, 3))
+    found = experiment.corpus(full, jax.random.key(3))
     lengths = found["text"]["length"]
     assert len(lengths) == 30 and lengths.min() >= 8 and not found["text"]["set"][:, 0].any()  # [CLS] is encoded, and is no word
     assert found["text"]["mask"][:, 0].all() and found["model"].features == 8
