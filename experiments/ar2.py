@@ -287,7 +287,7 @@ def figures(report):
     drawn = {"arms": study.scores(report, ["R@1", "R@1 re-ranked", "R@10", "MRR"])}
     if any("MRR over cycles" in found for found in report["arms"].values()):
         names = [f"{name} over cycles" for name in ("R@1", "R@10", "MRR", "entropy")]
-        drawn["cycles"] = study.curves(report, names, x=range(Config.cycles + 1), xlabel="cycles")
+        drawn["cycles"] = study.curves(report, names, first=0, xlabel="cycles")
     return drawn
 
 

@@ -298,8 +298,8 @@ def figures(report):
     drawn = {"arms": study.scores(report, ["R@1", "R@10", "MRR"])}
     watched = [arm for arm, found in report["arms"].items() if "R@1 over steps" in found and "fine" not in arm]
     if watched:
-        names, steps = [f"{name} over steps" for name in WATCHED], range(0, Config.steps + 1, Config.steps // 6)
-        drawn["training"] = study.curves(report, names, watched, x=steps, xlabel="step")
+        names = [f"{name} over steps" for name in WATCHED]
+        drawn["training"] = study.curves(report, names, watched, first=0, xlabel="sixth of training")
     return drawn
 
 

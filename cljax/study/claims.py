@@ -56,28 +56,39 @@ class Claim:
             raise ValueError(f"at_most must be at least at_least = {self.at_least}, got {self.at_most}")
 
 
+def _measured(found, metric):
+    """A metric of an arm, or the first of several that it has."""
+    names = (metric,) if isinstance(metric, str) else metric
+    return found[next((name for name in names if name in found), names[0])]
+
+
+def _words(metric):
+    return metric if isinstance(metric, str) else " or ".join(metric)
+
+
 @dataclasses.dataclass(frozen=True)
 class Gain:
     """What `gain` returns: a value that pickles and prints."""
 
-    metric: str
+    metric: str | tuple[str, ...]
     arm: str
     than: str
-    over: str
+    over: str | tuple[str, ...]
 
     def __call__(self, arms):
-        return arms[self.arm][self.metric] - arms[self.than][self.over]
+        return _measured(arms[self.arm], self.metric) - _measured(arms[self.than], self.over)
 
     def __str__(self):
-        less = self.than if self.over == self.metric else self.over if self.than == self.arm else f"{self.over} of {self.than}"
-        return f"{self.metric}: {self.arm} minus {less}"
+        over = _words(self.over)
+        less = self.than if self.over == self.metric else over if self.than == self.arm else f"{over} of {self.than}"
+        return f"{_words(self.metric)}: {self.arm} minus {less}"
 
 
-def gain(metric: str, arm: str, than: str | None = None, *, over: str | None = None) -> Gain:
+def gain(metric: str | tuple[str, ...], arm: str, than: str | None = None, *, over: str | tuple[str, ...] | None = None) -> Gain:
     """One metric of one arm minus that of another, or minus another metric, as the `of` of a claim. Where lower is better, swap the two.
 
     Args:
-      metric: its name.
+      metric: its name. Of several names it is the first that an arm has: what is measured may depend on the data.
       arm: the arm's name.
       than: the other arm; by default the same.
       over: the other metric; by default the same.
@@ -148,22 +159,22 @@ def ratio(metric: str, arm: str, than: str) -> Ratio:
 class Margin:
     """What `margin` returns: a value that pickles and prints."""
 
-    metric: str
+    metric: str | tuple[str, ...]
     arms: tuple[str, ...]
     than: tuple[str, ...]
 
     def __call__(self, arms):
-        return min(arms[arm][self.metric] for arm in self.arms) - max(arms[arm][self.metric] for arm in self.than)
+        return min(_measured(arms[arm], self.metric) for arm in self.arms) - max(_measured(arms[arm], self.metric) for arm in self.than)
 
     def __str__(self):
-        return f"{self.metric}: {' and '.join(self.arms)} above each of {', '.join(self.than)}"
+        return f"{_words(self.metric)}: {' and '.join(self.arms)} above each of {', '.join(self.than)}"
 
 
-def margin(metric: str, arms: str | Sequence[str], than: Sequence[str]) -> Margin:
+def margin(metric: str | tuple[str, ...], arms: str | Sequence[str], than: Sequence[str]) -> Margin:
     """By how much each of some arms is above each of others: the least of the ones minus the greatest of the others, as the `of` of a claim.
 
     Args:
-      metric: its name.
+      metric: its name, or several, as in `gain`.
       arms: the name of an arm, or of several.
       than: the names of the others.
 

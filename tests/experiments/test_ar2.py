@@ -189,4 +189,5 @@ def test_claims_and_figures_read_what_run_returns(experiment):
     assert all(isinstance(claim.of(dict.fromkeys(experiment.ARMS, dict.fromkeys(METRICS | RANKER, 0.25))), float) for claim in experiment.CLAIMS)
     number, curve = {"mean": 0.5, "interval": None, "values": [0.5]}, {"mean": [0.5] * 4, "interval": None, "values": [[0.5] * 4]}
     arm = dict.fromkeys(METRICS | RANKER, number) | dict.fromkeys([f"{name} over cycles" for name in METRICS], curve)
+    arm["entropy over cycles"] = {"mean": [0.5] * 3, "interval": None, "values": [[0.5] * 3]}  # of other arms there may be more cycles
     assert set(experiment.figures({"arms": {"warm-up": dict.fromkeys(METRICS | RANKER, number), "AR2": arm}, "claims": []})) == {"arms", "cycles"}

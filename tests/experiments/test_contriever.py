@@ -246,7 +246,7 @@ def test_the_rate_rises_and_falls(experiment):
 def test_claims_and_figures_read_what_run_returns(experiment):
     scores = dict.fromkeys(QUALITY, 0.25) | {"MRR random negatives": 0.5}
     assert all(isinstance(claim.of(dict.fromkeys(experiment.ARMS, scores)), float) for claim in experiment.CLAIMS)
-    number, curve = {"mean": 0.5, "interval": None, "values": [0.5]}, {"mean": [0.5] * 7, "interval": None, "values": [[0.5] * 7]}
+    number, curve = {"mean": 0.5, "interval": None, "values": [0.5]}, {"mean": [0.5] * 8, "interval": None, "values": [[0.5] * 8]}  # of 16 steps
     arm = dict.fromkeys(METRICS, number) | dict.fromkeys(CURVES, curve)
     report = {"arms": {"crop + queue 2048": arm, "BM25": dict.fromkeys(QUALITY, number)}, "claims": []}
     assert set(experiment.figures(report)) == {"arms", "training"}

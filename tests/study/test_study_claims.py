@@ -111,6 +111,16 @@ def test_ratio_and_margin_compare_arms_and_pickle():
         study.margin("knn", [], than=["b"])
 
 
+def test_of_several_metrics_it_is_the_first_that_an_arm_has():
+    results = {"a": {"knn": 6.0, "R@1": 9.0}, "b": {"R@1": 3.0}, "c": {"R@1": 1.0}}
+    gain, each = study.gain(("knn", "R@1"), "a", than="b"), study.margin(("knn", "R@1"), ["a", "b"], than=["c"])
+    assert (gain(results), each(results)) == (3.0, 2.0) and pickle.loads(pickle.dumps(gain))(results) == 3.0
+    assert str(gain) == "knn or R@1: a minus b" and str(each) == "knn or R@1: a and b above each of c"
+    assert str(study.gain("loss", "a", over=("knn", "R@1"))) == "loss: a minus knn or R@1"
+    with pytest.raises(KeyError, match="knn"):
+        gain({"a": {}, "b": {}})
+
+
 def arms(better, plain=0.0):
     return {"better": {"score": better}, "plain": {"score": plain}}
 
