@@ -228,6 +228,8 @@ FULL = Config(
 
 def figures(report):
     arms = [arm for arm in report["arms"] if arm != "cost"]
+    if not arms:
+        return study.default_figures(report)
     return {
         "scores": study.scores(report, ["accuracy", "NMI", "ARI", DIRECTIONS], arms),
         "epochs": study.curves(report, ["accuracy over epochs", "NMI over epochs"], xlabel="sixth of the epochs"),

@@ -190,3 +190,4 @@ def test_claims_and_figures_read_what_run_returns(experiment):
     arm = {name: entry(0.5) for name in one} | {f"{name} over epochs": entry([0.1, 0.2]) for name in ("accuracy", "NMI")}
     drawn = experiment.figures({"arms": {"pamc": arm, "full": arm, "cost": {}}})
     assert set(drawn) == {"scores", "epochs"} and len(drawn["scores"].axes[0].get_yticks()) == 2
+    assert set(experiment.figures({"arms": {"cost": {"full / pamc": entry(2.5)}}, "claims": []})) == {"scores"}
