@@ -176,7 +176,7 @@ def regroup(key, state):
 def learn(config, network, key, images, labels, fit):
     """The variables after training, without neighbours at first, then with, and the history."""
     k_init, k_fit = jax.random.split(key)
-    epoch = len(images) // config.batch
+    epoch = samplers.steps_per_epoch(len(images), config.batch)
     state, history = init(config, network, config.epochs * epoch, k_init, images), {}
     batches, labels = train.draws({"images": images}, config.batch), jnp.asarray(labels)
     after = ((config.recluster * epoch, regroup),) if config.k and not config.whole else ()

@@ -196,7 +196,7 @@ def average(found):
 
 def fine_tuned(config, model, key, params, language, corpus, fit):
     """One language alone: queries over the codes of their batch."""
-    steps = config.fine_tuning_epochs * max(1, len(corpus.known_codes.ids) // config.batch)
+    steps = config.fine_tuning_epochs * samplers.steps_per_epoch(len(corpus.known_codes.ids), config.batch)
     config = dataclasses.replace(config, blocks="one-way", queue=0, temperature=1 / 20, logit_multiplier=1.0, steps=steps)
     _, found = learn(config, model, key, key, key, params, [corpus], times=1, name=f"fine-tuning {language}", fit=fit)
     return {name: found[name] for name in NAMES}

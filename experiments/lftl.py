@@ -139,7 +139,7 @@ def step(model, config, mixing, state, batch, key):
 
 def adapt(config, model, key, state, arrays, shown, fit, name, hook=None, **options):
     """Trains on all labels that there are so far, and on the examples without; `hook` is called after each epoch."""
-    mixup, epoch = config.mixup_weight is not None, max(1, shown // config.batch)
+    mixup, epoch = config.mixup_weight is not None, samplers.steps_per_epoch(shown, config.batch)
     state |= {"opt": optimiser(config, 1.0).init(state["model"]["params"]), "bought": arrays["known"].index}
     state |= {"t": jnp.int32(0), "total": jnp.float32(config.epochs * epoch)}
     if config.anchor_weight is not None:

@@ -2,7 +2,7 @@
 
 from cljax.samplers.active import cas_scores, cas_select, class_transferability, contrastive_margin, select_smallest, shuffled_rows
 from cljax.samplers.balanced import Batches, class_batches, unique_batches
-from cljax.samplers.batches import shuffled_batch, shuffled_batches
+from cljax.samplers.batches import shuffled_batch, shuffled_batches, steps_per_epoch
 from cljax.samplers.chains import Chain, Terms, generation_pairs, independence_step, majority, subsample_terms
 from cljax.samplers.class_shares import class_shares
 from cljax.samplers.clips import ClipPair, interval_pmf, sample_clip_pair, sample_interval, spread_clips
@@ -63,6 +63,7 @@ __all__ = [
     "shuffled_batches",
     "shuffled_rows",
     "spread_clips",
+    "steps_per_epoch",
     "stream_windows",
     "subsample_terms",
     "unique_batches",

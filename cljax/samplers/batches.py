@@ -10,6 +10,24 @@ from cljax.core import check, permutation, shuffled
 from cljax.core.check import KeyLike
 
 
+def steps_per_epoch(size: int, batch: int) -> int:
+    r"""How many whole batches there are in an epoch, $\lfloor N / B \rfloor$, and one of fewer examples than a batch.
+
+    Args:
+      size: N, the number of examples.
+      batch: B.
+
+    Raises:
+      TypeError, ValueError: one of them is not an integer above 0.
+
+    >>> steps_per_epoch(1000, 64), steps_per_epoch(50, 64)
+    (15, 1)
+    """
+    check.integer("size", size, at_least=1)
+    check.integer("batch", batch, at_least=1)
+    return max(1, int(size) // int(batch))
+
+
 def shuffled_batch(key: KeyLike, size: int, batch: int, step: Integer[ArrayLike, ""]) -> Int32[Array, " batch"]:
     r"""The batch of one step of training, from an endless stream of shuffled epochs.
 

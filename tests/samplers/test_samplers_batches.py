@@ -61,6 +61,13 @@ def test_traced_and_plain_steps_give_the_same_on_every_device():
 
 
 @pytest.mark.errors
+@pytest.mark.parametrize("size, batch, error", [(10, 0, ValueError), (0, 1, ValueError), (10, 2.5, TypeError)])
+def test_an_epoch_of_impossible_batches_is_refused(size, batch, error):
+    with pytest.raises(error, match="batch must" if size else "size must"):
+        samplers.steps_per_epoch(size, batch)
+
+
+@pytest.mark.errors
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="batch must be at least 1 and at most 7, got 8"):
         samplers.shuffled_batch(KEY, 7, 8, 0)
