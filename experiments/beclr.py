@@ -195,7 +195,7 @@ def embeddings(network, variables, images, side):
 
 
 @partial(jax.jit, static_argnames=("passes", "iterations"))
-def few_shot(z, episodes, passes, iterations):
+def few_shot(z, episodes, passes, iterations=200):
     return jnp.mean(metrics.few_shot_accuracy(z, *episodes, classify=partial(metrics.opta_classifier, passes=passes, iterations=iterations)))
 
 

@@ -238,7 +238,7 @@ def test_main_checks_what_the_script_gives_it(tiny):
         ((tiny.run, tiny.ARMS, [tiny.CLAIMS[0]] * 2), ValueError, "claims must have different names, got twice: 'better is better'"),
         ((tiny.run, tiny.ARMS, [max]), TypeError, "claims must hold Claims"),
         (("run", tiny.ARMS, []), TypeError, "run must be a function"),
-        ((tiny.run.__globals__["study"].gain, tiny.ARMS, []), ValueError, "run must accept (config, key)"),
+        ((tiny.run.__globals__["study"].ratio, tiny.ARMS, []), ValueError, "run must accept (config, key)"),
     ]:
         with pytest.raises(error) as caught:
             study.main(*arguments)
