@@ -162,6 +162,7 @@ def _draw(built, figures):
     """The pictures, `{name: PNG}`."""
     from cljax.study.figures import default_figures
 
+    figures = figures if any(built["arms"].values()) else None  # where every cell failed there is nothing to draw
     try:
         drawn = (figures or default_figures)(built)
     except Exception as error:  # with --arm or --set a picture may lack its arms; the numbers must not be lost for it
