@@ -204,7 +204,7 @@ def test_a_scripts_own_figures_are_drawn_and_a_broken_one_costs_nothing(start, t
     code, out, err = start("--seeds", "1", figures=lambda built: {"mine": built["no such arm"]})
     assert code == 0 and "KeyError: 'no such arm'" in err and "scores.png" in out and not (tmp_path / "runs/tiny/mine.png").exists()
     code, _, err = start("--arm", "better", "--set", "kind=fails", figures=lambda built: pytest.fail("there is nothing to draw"))
-    assert code == 1 and "figures" not in err
+    assert code == 1 and "default pictures" not in err
 
 
 def test_devices_change_no_result(start, tmp_path):
