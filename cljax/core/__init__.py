@@ -9,6 +9,7 @@ from cljax.core.numerics import safe_norm, safe_normalize, softplus, unit_factor
 from cljax.core.permutation import mixed, permutation, permuted, shuffled
 from cljax.core.resample import systematic_resample
 from cljax.core.sampling import gumbel_top_k
+from cljax.core.token_log_probs import token_log_probs
 from cljax.core.transport import Transport, sinkhorn
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "sinkhorn",
     "softplus",
     "systematic_resample",
+    "token_log_probs",
     "unit_factors",
     "vary",
     "varying_axes",

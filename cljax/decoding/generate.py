@@ -156,10 +156,14 @@ def read(apply, head, params, prompt, mask, prefix, steps):
     front = {} if prefix is None else {"prefix": prefix}
     places = length + steps + (0 if prefix is None else prefix.shape[1])
     hidden, logits, cache = apply(params, prompt, mask, cache=places, **front)
-    last = jnp.max(jnp.where(mask, jnp.arange(length), -1), axis=1)
-    last = jnp.where(last < 0, length, last)  # out of range, NaN: a row without a token
-    behind = lambda x: jnp.take_along_axis(x, last[:, None, None], axis=1, mode="fill", fill_value=jnp.nan)[:, 0]  # noqa: E731
-    return hidden, chosen(behind, head, params, hidden, logits), cache
+    return hidden, chosen(partial(at_last, mask=mask), head, params, hidden, logits), cache
+
+
+def at_last(values, mask):
+    """Of `[B, L, ...]` what stands at each row's last real token; the mask may be of the first tokens alone. NaN where a row has no token."""
+    last = jnp.max(jnp.where(mask, jnp.arange(mask.shape[1]), -1), axis=1)
+    last = jnp.where(last < 0, values.shape[1], last)  # out of range
+    return jnp.take_along_axis(values, last[:, None, None], axis=1, mode="fill", fill_value=jnp.nan)[:, 0]
 
 
 def chosen(choose, head, params, hidden, logits):

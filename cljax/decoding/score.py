@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
-from cljax.core import check
-from cljax.decoding.generate import single
+from cljax.core import check, token_log_probs
+from cljax.decoding.generate import at_last, single
 
 
 def continuation_logits(
@@ -48,8 +47,7 @@ def continuation_logits(
     prompt, mask, prefix, tokens, token_mask = _checked(apply, prompt, mask, prefix, tokens, token_mask)
     _, logits, real = _read(apply, params, prompt, mask, prefix, tokens, token_mask)
     length = prompt.shape[1]
-    last = jnp.max(jnp.where(real[:, :length], jnp.arange(length), -1), axis=1)
-    first = _pick(logits, last, jnp.nan)
+    first = at_last(logits, real[:, :length])[:, None]
     return single(jnp.concatenate([first, logits[:, length:-1]], axis=1)).reshape(*tokens.shape, -1)
 
 
@@ -82,12 +80,7 @@ def continuation_log_probs(
     [[0.75, 0.5, 0.25]]
     """
     logits = continuation_logits(apply, params, prompt, tokens, mask=mask, token_mask=token_mask, prefix=prefix)
-    tokens = jnp.asarray(tokens)
-    if token_mask is not None:  # overwritten before, so that no NaN of padding reaches a gradient
-        logits, tokens = jnp.where(jnp.asarray(token_mask)[..., None], logits, 0), jnp.where(token_mask, tokens, 0)
-    place = jnp.where(tokens < 0, logits.shape[-1], tokens)[..., None]  # a negative one would count from the end
-    found = jnp.take_along_axis(logits, place, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
-    return found if token_mask is None else jnp.where(token_mask, found, 0)
+    return token_log_probs(logits, tokens, token_mask)
 
 
 def final_states(
@@ -121,8 +114,7 @@ def final_states(
     """
     prompt, mask, prefix, tokens, token_mask = _checked(apply, prompt, mask, prefix, tokens, token_mask)
     hidden, _, real = _read(apply, params, prompt, mask, prefix, tokens, token_mask)
-    last = jnp.max(jnp.where(real, jnp.arange(real.shape[1]), -1), axis=1)
-    return single(_pick(hidden, last, jnp.nan)).reshape(*tokens.shape[:-1], -1)
+    return single(at_last(hidden, real)).reshape(*tokens.shape[:-1], -1)
 
 
 def until(tokens: Int[ArrayLike, "*batch T"], stop: int) -> Bool[Array, "*batch T"]:
@@ -174,9 +166,3 @@ def _read(apply, params, prompt, mask, prefix, tokens, token_mask):
     )
     front = {} if prefix is None else {"prefix": jnp.repeat(prefix, samples, axis=0)}
     return *apply(params, ids, real, **front)[:2], real
-
-
-def _pick(values, place, filler):
-    """Of each row that at one place, with an axis of one; `filler` for the place -1."""
-    place = jnp.where(place < 0, values.shape[1], place)[:, None, None]
-    return jnp.take_along_axis(values, place, axis=1, mode="fill", fill_value=filler)

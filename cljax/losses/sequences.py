@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
-from cljax.core import check, safe_normalize
+from cljax.core import check, safe_normalize, token_log_probs
 from cljax.losses import _pairs
 from cljax.losses._pairs import Scalar
 from cljax.losses.averaging import Masked
@@ -32,7 +32,7 @@ def sequence_logprob(logits: Float[ArrayLike, "*batch T V"], tokens: Integer[Arr
     >>> print(f"{jnp.exp(sequence_logprob(logits, jnp.array([[0, 2, 1]]), jnp.array([[True, True, False]])))[0]:.4f}")
     0.4000
     """
-    return jnp.sum(_log_probs(logits, tokens, mask), axis=-1)
+    return jnp.sum(token_log_probs(logits, tokens, mask), axis=-1)
 
 
 def token_cross_entropy(logits: Float[ArrayLike, "*batch T V"], tokens: Integer[ArrayLike, "*batch T"], mask: Mask = None) -> Masked:
@@ -54,7 +54,7 @@ def token_cross_entropy(logits: Float[ArrayLike, "*batch T V"], tokens: Integer[
     >>> print(jnp.exp(losses.mean(token_cross_entropy(logits, tokens, tokens >= 0))).round(4))
     8.0
     """
-    values = -_log_probs(logits, tokens, mask)
+    values = -token_log_probs(logits, tokens, mask)
     return Masked(values, jnp.ones(values.shape, bool) if mask is None else jnp.asarray(mask))
 
 
@@ -98,18 +98,3 @@ def simctg(
     near = jax.nn.relu(jax.vmap(product)(unit, unit) + (margin - 1))
     count = _pairs.total(pairs, axis_name).astype(near.dtype)
     return _pairs.total(jnp.where(pairs, near, 0), axis_name) / jnp.maximum(count, 1)
-
-
-def _log_probs(logits, tokens, mask):
-    """The log-probability of each token, 0 where it doesn't count."""
-    check.arrays(logits=(logits, "... T V"), tokens=(tokens, "... T", "int"), mask=(mask, "... T?", "bool"))
-    for name, value in (("tokens", tokens), ("mask", mask)):
-        if value is not None and jnp.shape(value) != jnp.shape(logits)[:-1]:
-            raise ValueError(f"{name} must have shape {list(jnp.shape(logits)[:-1])} as logits without the last axis, got {list(jnp.shape(value))}")
-    logits, tokens = _pairs.float_array(logits), jnp.asarray(tokens)
-    if mask is not None:  # overwritten before, so that no NaN of padding reaches a gradient
-        logits, tokens = jnp.where(jnp.asarray(mask)[..., None], logits, 0), jnp.where(mask, tokens, 0)
-    place = jnp.where(tokens < 0, logits.shape[-1], tokens)[..., None]  # a negative one would count from the end
-    chosen = jnp.take_along_axis(logits, place, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
-    values = chosen - jax.nn.logsumexp(logits, axis=-1)
-    return values if mask is None else jnp.where(mask, values, 0)
