@@ -13,9 +13,9 @@ from jaxtyping import Array, ArrayLike, Bool, Int, PyTree
 
 from cljax.core import apply_with_dropout, check
 from cljax.core.check import KeyLike
-from cljax.train.descend import descend
 from cljax.train.draws import draws
 from cljax.train.fit import fit as train_fit
+from cljax.train.minimise import minimise
 from cljax.train.schedules import rise_and_fall
 
 
@@ -89,13 +89,12 @@ def language_model(
         raise TypeError(f"penalty must be a function, got {type(penalty).__name__}")
     k_init, k_fit = jax.random.split(key)
     data = _batches(tokens, mask, batch, length)
-    rates = {"rate": float(learning_rate), "weight_decay": float(weight_decay), "warm_up": warm_up, "fall": steps if decay else None}
-    rates["clip"] = clip if clip is None else float(clip)
+    rates = float(learning_rate), float(weight_decay), warm_up, steps if decay else None, clip if clip is None else float(clip)
     if params is None:
         params = jax.jit(model.init)(k_init, jnp.zeros((1, 2), jnp.int32))
-    state = {"params": params, "opt": _optimiser(**rates).init(params)}
-    state, history = fit(k_fit, state, partial(_step, model, penalty, rates), data, steps=steps, name=name, shared=True)
-    return state["params"], history
+    how = dict(optimiser=partial(_optimiser, *rates), steps=steps, name=name, shared=True, fit=fit)
+    variables, history = minimise(k_fit, partial(_objective, model, penalty), {"params": params}, data, **how)
+    return variables["params"], history
 
 
 def _batches(tokens, mask, batch, length):
@@ -126,15 +125,9 @@ def _optimiser(rate, weight_decay, warm_up, fall, clip):
     return optax.chain(*clipping, optax.scale_by_adam(), optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(schedule))
 
 
-def _step(model, penalty, rates, state, batch, key):
-    grads, found = jax.grad(_objective, has_aux=True)(state["params"], model, penalty, batch, key)
-    params, opt = descend(_optimiser(**rates), grads, state["params"], state["opt"], axis_name="data")
-    return {"params": params, "opt": opt}, found
-
-
-def _objective(params, model, penalty, batch, key):
+def _objective(model, penalty, variables, batch, key):
     ids, mask = batch["ids"], batch["mask"]
-    hidden, logits = apply_with_dropout(model, params, ids[:, :-1], mask[:, :-1], key=key, index=batch["index"])
+    hidden, logits = apply_with_dropout(model, variables["params"], ids[:, :-1], mask[:, :-1], key=key, index=batch["index"])
     counted = mask[:, :-1] & mask[:, 1:]
     surprisal = optax.softmax_cross_entropy_with_integer_labels(logits, ids[:, 1:])
     count = lax.psum(jnp.sum(counted, dtype=jnp.float32), "data")
