@@ -116,10 +116,15 @@ def image_sets(folder: str | os.PathLike, parts: Sequence[str] = ("train", "vali
     if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
         raise TypeError(f"parts must be a tuple of names, at least one, got {parts!r}")
     found = tuple(images(pathlib.Path(folder) / part, **options) for part in parts)
+    check_classes(folder, parts, found)
+    return found
+
+
+def check_classes(folder, parts, found):
+    """Raises where what was found in the parts of a folder has different classes, its `names`."""
     for part, read in zip(parts, found, strict=True):
         if read.names != found[0].names:
             raise ValueError(f"{str(folder)!r} must have the same classes in {parts[0]} and {part}, got {found[0].names} and {read.names}")
-    return found
 
 
 def _files(root):

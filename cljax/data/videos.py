@@ -89,9 +89,7 @@ def video_sets(folder: str | os.PathLike, parts: Sequence[str] = ("train", "vali
         raise TypeError(f"folder must be a path, got {type(folder).__name__}")
     root = pathlib.Path(folder)
     found = tuple(videos(root / part) for part in parts)
-    for part, listed in zip(parts, found, strict=True):
-        if listed.names != found[0].names:
-            raise ValueError(f"{str(root)!r} must have the same classes in {parts[0]} and {part}, got {found[0].names} and {listed.names}")
+    folders.check_classes(root, parts, found)
     paths = [path.relative_to(root).as_posix() for listed in found for path in listed.paths]  # they stand for files too many to hash
     copies.note(root, len(paths), hashlib.sha256(str(paths).encode()).hexdigest())
     return found

@@ -144,7 +144,6 @@ def random_crop(
     _images.check_images(key, images, index)
     check.integer("padding", padding, at_least=0)
     size = _fitting(size, *(length + 2 * padding for length in jnp.shape(images)[1:3]))
-
     return _random_crop(key, images, index, size, padding)
 
 
