@@ -136,7 +136,7 @@ def optimiser(config):
     if config.warm_up is None:
         return optax.adam(config.learning_rate)
     rate = optax.warmup_cosine_decay_schedule(0.0, 1.0, config.warm_up, config.steps)
-    decay = optax.add_decayed_weights(config.weight_decay, train.kernels)
+    decay = optax.add_decayed_weights(config.weight_decay, train.decay_mask)
     return optax.chain(decay, optax.sgd(rate, momentum=0.9), optax.scale(config.learning_rate))
 
 

@@ -1,6 +1,6 @@
 """Metrics of embeddings, of rankings and of texts: numbers to report, not to train on."""
 
-from cljax.metrics.classes import balanced_accuracy
+from cljax.metrics.balanced_accuracy import balanced_accuracy
 from cljax.metrics.clusters import cluster_accuracy, match_clusters
 from cljax.metrics.collapse import collapse_watch, effective_rank, isotropy, isotropy_sums
 from cljax.metrics.few_shot import few_shot_accuracy, nearest_centroid, opta, opta_classifier, prototype_logits

@@ -4,10 +4,10 @@ from cljax.train.best import Best, best_slot, keep_best
 from cljax.train.cached import cached_value_and_grad
 from cljax.train.classifier import classifier
 from cljax.train.config import config
+from cljax.train.decay_mask import decay_mask
 from cljax.train.descend import descend
 from cljax.train.draws import draws
 from cljax.train.fit import fit
-from cljax.train.kernels import kernels
 from cljax.train.language import language_model
 from cljax.train.minimise import minimise
 from cljax.train.processes import join
@@ -20,12 +20,12 @@ __all__ = [
     "cached_value_and_grad",
     "classifier",
     "config",
+    "decay_mask",
     "descend",
     "draws",
     "fit",
     "join",
     "keep_best",
-    "kernels",
     "language_model",
     "minimise",
     "reward_model",

@@ -129,11 +129,11 @@ def test_an_objective_without_metrics_is_named():
 
 def test_kernels_are_those_that_multiply():
     params = begun()["params"]
-    found = train.kernels(params)
+    found = train.decay_mask(params)
     assert jax.tree.structure(found) == jax.tree.structure(params)
     chosen = {jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(found) if leaf}
-    assert chosen == {f"['Dense_{i}']['kernel']" for i in (0, 1)} and not any(jax.tree.leaves(train.kernels([1.0, {"bias": 2.0}])))
-    decay = optax.add_decayed_weights(0.5, mask=train.kernels)
+    assert chosen == {f"['Dense_{i}']['kernel']" for i in (0, 1)} and not any(jax.tree.leaves(train.decay_mask([1.0, {"bias": 2.0}])))
+    decay = optax.add_decayed_weights(0.5, mask=train.decay_mask)
     update, _ = decay.update(jax.tree.map(jnp.zeros_like, params), decay.init(params), params)
     np.testing.assert_allclose(update["Dense_0"]["kernel"], 0.5 * params["Dense_0"]["kernel"])
     assert not np.any(update["BatchNorm_0"]["scale"])
