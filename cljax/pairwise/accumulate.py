@@ -19,7 +19,7 @@ def start(kind, size, dtype):
     return jnp.full(size, -jnp.inf, dtype), jnp.zeros(size, jnp.int32 if kind is Max else dtype)
 
 
-def reduced(kind, value, where, axis, first):
+def reduced(kind, value, where, axis, first, exp=jnp.exp):
     """The reduction of one block; `first` is the index of the block's first entry along `axis`."""
     if kind is Sum:
         return jnp.sum(value if where is None else jnp.where(where, value, 0), axis=axis)
@@ -28,7 +28,7 @@ def reduced(kind, value, where, axis, first):
         highest, index = maximum(value, axis)
         return highest, jnp.where(highest == -jnp.inf, 0, index + first)
     highest = jnp.max(value, axis=axis)
-    return highest, jnp.sum(jnp.exp(value - jnp.expand_dims(finite(highest), axis)), axis=axis)
+    return highest, jnp.sum(exp(value - jnp.expand_dims(finite(highest), axis)), axis=axis)
 
 
 def join(kind, one, other):
@@ -62,31 +62,31 @@ def finish(kind, part):
     return jnp.where(total == 0, -jnp.inf, jnp.log(total) + finite(highest))
 
 
-def share(kind, value, where, result, axis, first):
+def share(kind, value, where, result, axis, first, exp=jnp.exp):
     """The derivative of a result, `[b, 1]` or `[1, n]`, with respect to the entries of a block."""
     if kind is Sum:
         return jnp.ones((), value.dtype) if where is None else where.astype(value.dtype)
     if kind is Max:
         chosen = first + lax.broadcasted_iota(jnp.int32, value.shape, axis) == result[1]
         return jnp.where(chosen if where is None else where & chosen, 1, 0).astype(value.dtype)
-    return jnp.exp((value if where is None else jnp.where(where, value, -jnp.inf)) - jnp.where(result == -jnp.inf, 0, result))
+    return exp((value if where is None else jnp.where(where, value, -jnp.inf)) - jnp.where(result == -jnp.inf, 0, result))
 
 
-def both_log_sum_exps(value, where):
+def both_log_sum_exps(value, where, exp=jnp.exp):
     """`reduced` of one value to log-sum-exps along axis 0 and axis 1: one exponential serves both unless the block's values are far apart."""
     value = value if where is None else jnp.where(where, value, -jnp.inf)
     highest = jnp.max(value)
-    exponentials = jnp.exp(value - finite(highest))
+    exponentials = exp(value - finite(highest))
     sums = [jnp.sum(exponentials, axis=axis) for axis in (0, 1)]
     near = jnp.isfinite(highest) & (jnp.minimum(jnp.min(sums[0]), jnp.min(sums[1])) > jnp.exp(-_RANGE))
 
     def apart(value):
-        return [reduced(LogSumExp, value, None, axis, 0) for axis in (0, 1)]
+        return [reduced(LogSumExp, value, None, axis, 0, exp) for axis in (0, 1)]
 
     return lax.cond(near, lambda value: [(jnp.broadcast_to(highest, total.shape), total) for total in sums], apart, value)
 
 
-def both_shares(value, where, results, cotangents):
+def both_shares(value, where, results, cotangents, exp=jnp.exp):
     """The sum over both axes of `share` times cotangent for `both_log_sum_exps`; results and cotangents are `[1, n]` and `[b, 1]`."""
     value = value if where is None else jnp.where(where, value, -jnp.inf)
     highest = jnp.maximum(*(jnp.max(result) for result in results))
@@ -96,11 +96,11 @@ def both_shares(value, where, results, cotangents):
         weights = [
             jnp.where(result == -jnp.inf, 0, cotangent * jnp.exp(highest - result)) for result, cotangent in zip(results, cotangents, strict=True)
         ]
-        return jnp.exp(value - highest) * (weights[0] + weights[1])
+        return exp(value - highest) * (weights[0] + weights[1])
 
     def apart(value):
         parts = zip(results, cotangents, (0, 1), strict=True)
-        return sum(share(LogSumExp, value, None, result, axis, 0) * cotangent for result, cotangent, axis in parts)
+        return sum(share(LogSumExp, value, None, result, axis, 0, exp) * cotangent for result, cotangent, axis in parts)
 
     return lax.cond(highest - lowest < _RANGE, together, apart, value)
 

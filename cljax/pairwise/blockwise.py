@@ -57,6 +57,7 @@ class _Plan(NamedTuple):
     narrow: bool  # whether products are made in bfloat16
     keep: bool  # whether the products of the forward pass are kept for the backward pass
     tile_terms: Callable | None  # `terms` of a tile of the GPU kernel; None: plain operations do the work
+    exp: Callable = jnp.exp  # of a block
 
     @property
     def entries(self):
@@ -235,11 +236,14 @@ def _backward(plan, inputs, centre, results, cotangents, products, of_products):
     else:
         local, gathered = visit(local, gathered, right, None)
     (left_sum, row_sum, shared_sum), (right_sum, column_sum) = local, gathered
-    of_queries = _pulled(plan, "left", left.vectors, left_sum, centre)
-    of_keys = _pulled(plan, "right", right.vectors, right_sum, centre)
+    if plan.mirrored and plan.similarity != "sqeuclidean":  # what pulls the gradient back is linear in the sum, and the same on both sides
+        left_sum, right_sum = left_sum + right_sum, None
+    of_queries = _pulled(plan, "left", left, left_sum, centre)
+    of_keys = None if right_sum is None else _pulled(plan, "right", right, right_sum, centre)
     if plan.mirrored:
         leaves = [a + b for a, b in zip(row_sum, column_sum, strict=True)]
-        return [(of_queries + of_keys).astype(left.vectors.dtype), *leaves, *shared_sum]
+        both = of_queries if of_keys is None else of_queries + of_keys
+        return [both.astype(left.vectors.dtype), *leaves, *shared_sum]
     return [of_queries.astype(left.vectors.dtype), of_keys.astype(right.vectors.dtype), *row_sum, *column_sum, *shared_sum]
 
 
@@ -250,20 +254,23 @@ def _added(gathered, parts, at, axis=0):
     return blocks.add(right_sum, at, right_part, axis=axis), column_sum
 
 
-def _pulled(plan, name, vectors, total, centre):
-    """The vectors' gradient from the sums over all blocks, in place of these, some rows at a time."""
+def _pulled(plan, name, side, total, centre):
+    """The vectors' gradient from the sums over all blocks, some rows at a time, and in place of the sums where they have the vectors' dtype."""
     pull = partial(sim.pull, plan.similarity, name, centre=centre, narrow=plan.narrow)
+    vectors, dtype = side.vectors, side.vectors.dtype
     if plan.similarity != "cosine":
-        return pull(vectors, total)
+        return pull(vectors, side.units, total)
     size = plan.sizes[name == "right"]
     whole = len(vectors) // size
 
-    def some(total, at, size=size):
-        return blocks.put(total, at, pull(blocks.cut(vectors, at, size), blocks.cut(total, at, size)))
+    def some(found, at, size=size):
+        known, part = blocks.cut(((vectors, side.units), found if total.dtype == dtype else total), at, size)
+        return blocks.put(found, at, pull(*known, part).astype(dtype))
 
-    total = lax.fori_loop(0, whole, lambda number, total: some(total, number * size), total)
+    found = total if total.dtype == dtype else vary(jnp.zeros(vectors.shape, dtype), plan.axes)
+    found = lax.fori_loop(0, whole, lambda number, found: some(found, number * size), found)
     rest = len(vectors) - whole * size
-    return some(total, whole * size, rest) if rest else total
+    return some(found, whole * size, rest) if rest else found
 
 
 # Sides and blocks.

@@ -64,14 +64,17 @@ def finish(similarity, products, left_units, right_units, narrow=False):
     return jnp.minimum(products, 0) if similarity == "sqeuclidean" else products
 
 
-def pull(similarity, side, x, total, centre, narrow=False):
-    """The gradient of vectors `x`, in `accumulator`, from `total` `[n, E]`: the sum of (gradient of a product) times (the other side's factor)."""
+def pull(similarity, side, x, known, total, centre, narrow=False):
+    """The gradient of vectors `x`, in `accumulator`, from `total` `[n, E]`: the sum of (gradient of a product) times (the other side's factor).
+
+    `known` are the vectors' `units`.
+    """
     if similarity == "dot":
         return total
     x = x.astype(accumulator(x))
     if similarity == "sqeuclidean":
         return jax.vjp(lambda x: load(similarity, side, x, units(similarity, x, centre), centre), x)[1](total)[0]
-    power, inverse = units(similarity, x, centre)
+    power, inverse = known
     unit, total = x * power * inverse, total if narrow else total * inverse
     return power * (total - unit * jnp.sum(unit * total, axis=-1, keepdims=True))
 

@@ -39,11 +39,11 @@ def parts(plan, block, products, shared):
     ]
     new = {}
     for p, q in plan.twins:
-        both = accumulate.both_log_sum_exps(*found[p])
+        both = accumulate.both_log_sum_exps(*found[p], plan.exp)
         new |= {entry: both[plan.entries[entry][2]] for entry in (p, q)}
     for entry, (_, kind, axis, _) in enumerate(plan.entries):
         if entry not in new:
-            new[entry] = accumulate.reduced(kind, *found[entry], axis, block.first[1 - axis])
+            new[entry] = accumulate.reduced(kind, *found[entry], axis, block.first[1 - axis], plan.exp)
     return [new[entry] for entry in range(len(found))]
 
 
@@ -64,12 +64,12 @@ def pull(plan, block, products, shared, joins):
     pushed = [None] * len(found)
     for p, q in plan.twins:
         of_axis = {plan.entries[entry][2]: results[entry] for entry in (p, q)}
-        pushed[p] = accumulate.both_shares(found[p], _kept(block, masks[p], False), *zip(of_axis[0], of_axis[1], strict=True))
+        pushed[p] = accumulate.both_shares(found[p], _kept(block, masks[p], False), *zip(of_axis[0], of_axis[1], strict=True), plan.exp)
         pushed[q] = jnp.zeros_like(found[q])
     for entry, (_, kind, axis, mirror) in enumerate(plan.entries):
         if pushed[entry] is None:
             (result, cotangent), where = results[entry], _kept(block, masks[entry], mirror)
-            share = accumulate.share(kind, found[entry], where, result, axis, block.first[1 - axis])
+            share = accumulate.share(kind, found[entry], where, result, axis, block.first[1 - axis], plan.exp)
             pushed[entry] = jnp.broadcast_to(share * cotangent, products.shape)
     return pull_back(pushed)
 
@@ -98,11 +98,13 @@ def parts_by_kernel(plan, block, _, shared):
     def join(made):
         return [accumulate.joined(kind, part) for (_, kind, _, _), part in zip(plan.entries, made, strict=True)]
 
-    found = _by_kernel(plan, block, shared, task, join, warps=4)
+    found = _by_kernel(plan, block, shared, task, join, kernel.FORWARD)
     return [jax.tree.map(lambda x, axis=axis: jnp.squeeze(x, axis), part) for (_, _, axis, _), part in zip(plan.entries, found, strict=True)]
 
 
 def pull_by_kernel(plan, block, _, shared, joins):
+    plan = plan._replace(twins=[])  # an exponential costs less than to find out whether one serves for two
+
     def task(*of_block):
         part, *others = pull(*of_block, joins)
         return part.astype(block.left.dtype), *others
@@ -110,12 +112,12 @@ def pull_by_kernel(plan, block, _, shared, joins):
     def join(made):
         return made[0], *jax.tree.map(lambda x: jnp.sum(x, axis=0), made[1:])
 
-    return _by_kernel(plan, block, shared, task, join, warps=8)  # more to hold: with 4 warps the registers don't do
+    return _by_kernel(plan, block, shared, task, join, kernel.backward(block.left.shape[1]))
 
 
-def _by_kernel(plan, block, shared, task, join, warps):
-    """`task(plan, block, products, shared)`; `join` makes what it returns from what `kernel.tiles` makes of it."""
-    small = plan._replace(terms=plan.tile_terms, axes=frozenset())
+def _by_kernel(plan, block, shared, task, join, how):
+    """`task(plan, block, products, shared)`; `join` makes what it returns from what `kernel.tiles` makes of it, with programs as `how` says."""
+    small = plan._replace(terms=plan.tile_terms, axes=frozenset(), exp=kernel.exp)
 
     @jax.custom_jvp
     def run(left, right, row, column, rest):
@@ -126,7 +128,7 @@ def _by_kernel(plan, block, shared, task, join, warps):
             off_diagonal, shared = jax.tree.unflatten(of_rest, scalars)
             return task(small, Block(None, None, None, *lines, off_diagonal, (0, 0)), products, shared)
 
-        return join(kernel.tiles(of_tile, left, right, rows, columns, scalars, warps))
+        return join(kernel.tiles(of_tile, left, right, rows, columns, scalars, *how))
 
     @run.defjvp
     def by_plain_operations(primals, tangents):

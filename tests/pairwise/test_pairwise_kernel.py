@@ -64,6 +64,34 @@ def test_kernel_equals_plain_operations(name, counted, monkeypatch):
     close(found, wanted)
 
 
+@pytest.mark.parametrize(("columns", "side_by_side"), [(256, 1), (256, 2), (384, 2)])  # 3 tiles of columns are made one by one
+def test_tiles_of_every_shape(columns, side_by_side, monkeypatch):
+    monkeypatch.setattr(kernel, "INTERPRETED", True)
+    left, right = (jax.random.normal(jax.random.key(n), (n, D), jnp.bfloat16) for n in (256, columns))
+    weights, chosen, scale = jnp.arange(256.0)[:, None], jnp.arange(columns)[None] % 3 == 0, jnp.float32(0.5)
+
+    def work(products, rows, columns, scalars):
+        value = jnp.where(columns[0], products * rows[0], scalars[0])
+        return value, jnp.sum(value, 1, keepdims=True), jnp.sum(value, 0, keepdims=True), jnp.sum(value)
+
+    whole, rows, found_columns, totals = kernel.tiles(work, left, right, [weights], [chosen], [scale], side_by_side, 4)
+    wanted = np.where(chosen, np.asarray(left, np.float64) @ np.asarray(right, np.float64).T * weights, 0.5)
+    assert whole.shape == (256, columns) and rows.shape == (columns // 128, 256, 1) and found_columns.shape == (2, 1, columns)
+    assert totals.shape == (2 * columns // 128,)
+    np.testing.assert_allclose(whole, wanted, rtol=1e-5, atol=1e-2)
+    tiles = wanted.reshape(2, 128, -1, 128)
+    np.testing.assert_allclose(rows[..., 0], tiles.sum(3).reshape(256, -1).T, rtol=1e-5, atol=1)
+    np.testing.assert_allclose(found_columns[:, 0], tiles.sum(1).reshape(2, -1), rtol=1e-5, atol=1)
+    np.testing.assert_allclose(totals, tiles.sum((1, 3)).ravel(), rtol=1e-4, atol=10)
+
+
+def test_exponential_of_a_tile(monkeypatch):
+    monkeypatch.setattr(kernel, "INTERPRETED", True)
+    x = jnp.concatenate([jnp.linspace(-80, 5, 1001), jnp.array([-jnp.inf, jnp.inf, jnp.nan])])
+    np.testing.assert_allclose(jax.jit(kernel.exp)(x), np.exp(np.asarray(x, np.float64)), rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(kernel.exp)(x[800:1001]), np.exp(np.asarray(x[800:1001], np.float64)), rtol=1.2e-6)
+
+
 def terms(scores, row, column, params):
     logits = jnp.log1p(jnp.exp(-jnp.abs(scores))) + params["bias"] * scores
     where = (row["index"] != column["index"]) & column["valid"]
