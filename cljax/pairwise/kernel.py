@@ -119,7 +119,7 @@ def tiles(work, left, right, rows, columns, scalars, side_by_side, warps):
             loaded = [[_shaped(next(flat), leaf) for leaf in group] for group in example]
             at = {(m, n): (slice(None), own), (m, 1): tile, (1, n): own, (): tile}
             for ref, value in zip(written, jax.tree.leaves(work(products, *loaded)), strict=True):
-                ref[at[value.shape]] = value if value.shape == (m, n) else value.reshape(max(value.shape, default=1))
+                ref[at[value.shape]] = value if value.shape == (m, n) else value.reshape(-1) if value.ndim else jnp.broadcast_to(value, 1)
 
     made = pl.pallas_call(
         program,
