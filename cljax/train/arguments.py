@@ -52,6 +52,15 @@ def check_state(state):
             raise TypeError(f"state{jax.tree_util.keystr(path)} must be an array or a number, got {type(leaf).__name__}")
 
 
+def check_alive(**trees):
+    """Raises ValueError that names the first array whose buffer is gone: one that was donated to a compiled program, or deleted."""
+    for name, tree in trees.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) and leaf.is_deleted():
+                place = f"{name}{jax.tree_util.keystr(path)}"
+                raise ValueError(f"{place} must hold its values, got an array that was deleted or donated to a program: take what that returned")
+
+
 def as_arrays(batch):
     """A batch of an iterator with all its leaves as arrays: tensors of other libraries come by `__array__` or `numpy()`."""
 

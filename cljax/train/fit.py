@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from cljax.core.check import KeyLike
-from cljax.train.arguments import as_arrays, check_options, check_state, one_key, open_data
+from cljax.train.arguments import as_arrays, check_alive, check_options, check_state, one_key, open_data
 from cljax.train.bound import bind
 from cljax.train.devices import check_batch, current_mesh, own, replicate, scatter
 from cljax.train.hooks import Hooks
@@ -90,9 +90,9 @@ def fit(
 
     Raises:
       TypeError: an argument of the wrong kind.
-      ValueError: a step that is defined inside another function, a batch that does not divide among the devices, a step or hook that changes the
-        state's shapes, a folder that can't be written to, that another process writes to, or that holds another finished run, one of more steps, or
-        only damaged checkpoints.
+      ValueError: a step that is defined inside another function, an array that was donated or deleted, a batch that does not divide among the
+        devices, a step or hook that changes the state's shapes, a folder that can't be written to, that another process writes to, or that holds
+        another finished run, one of more steps, or only damaged checkpoints.
       OSError: a checkpoint or log can't be written: the disk is full, or the folder gone. What was saved before stays.
       FloatingPointError: a NaN, with its metric and step.
       SystemExit: after a SIGTERM (status 143) or SIGINT (130, also a KeyboardInterrupt), once the checkpoint is saved and a line has said so.
@@ -102,6 +102,7 @@ def fit(
     check_state(state)
     function, values = bind("step", step)
     draw, source = open_data(data)
+    check_alive(key=key, state=state, step=values, data=source)
     base = jax.random.fold_in(key, int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]))
     hooks = Hooks(after, steps, base)
 

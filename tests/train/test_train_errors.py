@@ -45,6 +45,20 @@ def test_a_step_must_be_made_once():
     fit(step=jax.jit(good))
 
 
+def test_an_array_that_is_gone_is_named():
+    gone, arrays = jnp.zeros(3), train.draws({"x": jnp.zeros((8, 2))}, 4)
+    gone.delete()
+    arrays.arrays["x"].delete()
+    text = "must hold its values, got an array that was deleted or donated to a program"
+    for name, options in (
+        (r"state\['w'\]", {"state": {"w": gone}}),
+        (r"data\[1\]\['x'\]", {"data": arrays}),
+        (r"step\[0\]", {"step": partial(returns, gone)}),
+    ):
+        with pytest.raises(ValueError, match=f"^{name} {text}"):
+            fit(**options)
+
+
 @pytest.mark.parametrize(
     "options, error, text",
     [
