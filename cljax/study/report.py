@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import sys
 from pathlib import Path
 
 from cljax.study import files
@@ -107,11 +108,13 @@ def versions():
 
 
 def read(folder):
-    """The report in a folder, or None."""
+    """The report in a folder; None where its file is damaged, can't be read, or is something else's."""
     try:
-        return json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        markdown(report)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
+    return report
 
 
 def number(mean, interval=None, values=None):
@@ -264,14 +267,16 @@ def _link(path):
 
 
 def page(out):
-    """Writes `report.md` over every experiment of a folder, and returns its path.
+    """Writes `report.md` over every experiment of a folder, and returns its path; of a report that can't be read a line says so.
 
     Raises:
       ValueError: the folder holds no report.
     """
     out = Path(out)
     reports = {path.parent.name: read(path.parent) for path in sorted(out.glob("*/report.json"))}
-    reports = {name: report for name, report in reports.items() if report}
+    for name in [name for name, report in reports.items() if report is None]:
+        print(f"{out / name / 'report.json'} is damaged, or no report: left out; the command that made it writes it anew", file=sys.stderr)
+        del reports[name]
     if not reports:
         raise ValueError(f"out must be a folder in which an experiment has written its report (OUT/<experiment>/report.json), got {out}")
     overview = [["experiment", "arms", "seeds", *VERDICTS, "seconds"]]

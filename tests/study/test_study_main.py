@@ -303,10 +303,16 @@ def test_load_says_what_it_found(tmp_path):
 
 def test_one_page_over_all_experiments(start, tmp_path, capsys):
     start(figures=None)
-    (tmp_path / "runs/broken").mkdir()
-    (tmp_path / "runs/broken/report.json").write_text("{")
+    others = {"damaged": "{", "list": "[]", "text": '"x"', "foreign": '{"arms": {}, "seeds": 1, "experiment": "x"}'}
+    for name, content in others.items():
+        (tmp_path / f"runs/other-{name}").mkdir()
+        (tmp_path / f"runs/other-{name}/report.json").write_text(content)
+    (tmp_path / "runs/other-folder/report.json").mkdir(parents=True)
     assert command(["report", "--out", str(tmp_path / "runs")]) == 0
-    assert capsys.readouterr().out == f"{tmp_path}/runs/report.md\n"
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path}/runs/report.md\n"
+    for name in [*others, "folder"]:
+        assert f"{tmp_path}/runs/other-{name}/report.json is damaged, or no report: left out" in said.err
     page = (tmp_path / "runs/report.md").read_text()
     for text in (
         "| [tiny](#tiny) | 3 | 2 | 2 | 0 | 1 |",
@@ -316,7 +322,7 @@ def test_one_page_over_all_experiments(start, tmp_path, capsys):
         "[table](tiny/table.md)",
     ):
         assert text in page
-    assert "broken" not in page
+    assert "other-" not in page
 
 
 @pytest.mark.errors
