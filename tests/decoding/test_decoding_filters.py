@@ -80,6 +80,26 @@ def test_contrastive_logits_debias(weight, plausible, expected):
     np.testing.assert_allclose(jax.nn.softmax(filter(jnp.array([2, 1.5, 0.2, -1]))), expected, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("weight", "expected"),
+    [
+        (-2.0, (0.049080, 0.184049, 0.766871)),
+        (-1.0, (0.2, 0.3, 0.5)),
+        (-0.5, (0.339134, 0.321731, 0.339134)),
+        (0.0, (0.5, 0.3, 0.2)),
+        (0.3, (0.592899, 0.270240, 0.136860)),
+        (1.0, (0.766871, 0.184049, 0.049080)),
+        (2.0, (0.903963, 0.086780, 0.009257)),
+    ],
+)
+def test_contrastive_logits_undo_and_amplify_a_tuning(weight, expected):
+    before, tuned = jnp.log(jnp.array([0.5, 0.3, 0.2])), jnp.log(jnp.array([0.2, 0.3, 0.5]))
+    found = decoding.contrastive_logits(tuned, weight=weight)(before)
+    np.testing.assert_allclose(jax.nn.softmax(found), expected, atol=2e-6)
+    twice = decoding.contrastive_logits(found, weight=0.7)(before)  # weights multiply
+    np.testing.assert_allclose(twice, decoding.contrastive_logits(tuned, weight=-0.7 * weight)(before), atol=1e-5)
+
+
 def test_contrastive_logits_guide_and_go_the_other_way():
     positive, negative = jnp.array([1, 0.2, -0.5]), jnp.array([0.3, 0.4, -0.1])
     guided = decoding.contrastive_logits(negative, weight=1.5)

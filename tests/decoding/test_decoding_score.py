@@ -111,3 +111,31 @@ def test_a_prefix_goes_in_front_and_a_prompt_without_a_token_shows():
 def test_bad_input_is_named(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+@pytest.mark.parametrize(
+    ("weight", "reward", "first"), [(-1.0, 1.871067, 0.025288), (-0.5, 1.599351, None), (0.5, 1.048904, None), (1.0, 0.801950, 0.351414)]
+)
+def test_two_models_as_one_have_the_worked_texts(weight, reward, first):
+    """All texts of three bits: a chain, and the same tuned towards ones, its conditionals exact."""
+    chain = np.array([[0.5, 0.5], [0.7, 0.3]])
+    texts = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
+    before = np.array([np.prod(chain[[0, a, b], [a, b, c]]) for a, b, c in texts])
+    tuned = before * np.exp(texts.sum(axis=1))
+    tuned /= tuned.sum()
+    table = np.zeros((2, 3, 2, 2))  # which model, how many bits are there, the last one; what follows
+    for place in range(3):
+        for last in (0, 1):
+            for bit in (0, 1):
+                of = (texts[:, place] == bit) & ((place == 0) | (texts[:, place - 1] == last))
+                table[:, place, last, bit] = before[of].sum(), tuned[of].sum()
+    table = jnp.log(table / table.sum(axis=-1, keepdims=True))
+
+    def apply(params, ids, mask):
+        z, tuned = params[:, jnp.minimum(jnp.arange(ids.shape[1]), 2), ids]
+        return None, decoding.contrastive_logits(tuned, weight=weight)(z)
+
+    found = decoding.continuation_log_probs(apply, table, np.zeros((8, 1), int), texts).sum(axis=1)
+    shares = np.exp(found)
+    np.testing.assert_allclose([shares.sum(), shares @ texts.sum(axis=1)], [1, reward], atol=1e-5)
+    np.testing.assert_allclose(shares[0], shares[0] if first is None else first, atol=1e-5)
