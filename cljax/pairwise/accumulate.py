@@ -3,6 +3,8 @@
 A reduction over part of the pairs is an array for `Sum`, (maximum, sum of exponentials above it) for `LogSumExp`, (maximum, index) for `Max`.
 """
 
+import functools
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -10,6 +12,8 @@ from cljax.pairwise.dense import maximum
 from cljax.pairwise.terms import LogSumExp, Max, Sum
 
 _RANGE = 60.0  # float32 keeps exp(-60) times an exponential that counts beside it (exp(-17)) above its smallest number
+_LOWEST = -80.0  # of an exponent: what is kept never adds 0
+_FEW = 2**16  # pairs: of more, not all are asked where the values lie
 
 
 def start(kind, size, dtype):
@@ -23,7 +27,7 @@ def reduced(kind, value, where, axis, first, exp=jnp.exp):
     """The reduction of one block; `first` is the index of the block's first entry along `axis`."""
     if kind is Sum:
         return jnp.sum(value if where is None else jnp.where(where, value, 0), axis=axis)
-    value = value if where is None else jnp.where(where, value, -jnp.inf)
+    value = masked(value, where)
     if kind is Max:
         highest, index = maximum(value, axis)
         return highest, jnp.where(highest == -jnp.inf, 0, index + first)
@@ -69,40 +73,48 @@ def share(kind, value, where, result, axis, first, exp=jnp.exp):
     if kind is Max:
         chosen = first + lax.broadcasted_iota(jnp.int32, value.shape, axis) == result[1]
         return jnp.where(chosen if where is None else where & chosen, 1, 0).astype(value.dtype)
-    return exp((value if where is None else jnp.where(where, value, -jnp.inf)) - jnp.where(result == -jnp.inf, 0, result))
+    return exp(masked(value, where) - jnp.where(result == -jnp.inf, 0, result))
 
 
-def both_log_sum_exps(value, where, exp=jnp.exp):
-    """`reduced` of one value to log-sum-exps along axis 0 and axis 1: one exponential serves both unless the block's values are far apart."""
-    value = value if where is None else jnp.where(where, value, -jnp.inf)
-    highest = jnp.max(value)
-    exponentials = exp(value - finite(highest))
-    sums = [jnp.sum(exponentials, axis=axis) for axis in (0, 1)]
-    near = jnp.isfinite(highest) & (jnp.minimum(jnp.min(sums[0]), jnp.min(sums[1])) > jnp.exp(-_RANGE))
+def log_sum_exps(make, axes, exp=jnp.exp):
+    """`reduced` of one value to log-sum-exps along each of `axes`: one exponential serves them all unless the block's values are far apart.
 
-    def apart(value):
-        return [reduced(LogSumExp, value, None, axis, 0, exp) for axis in (0, 1)]
+    `make()` gives the value and its mask; it is called anew for what is seldom done, so that XLA writes no value to memory for its sake.
+    """
+    value, where = make()
+    step = max(1, len(value) // 8) if value.size > _FEW else 1
+    highest = jnp.max(masked(value, where)[::step])  # a few rows tell where the values lie
+    shift = finite(highest)
+    exponentials = exp(value - shift) if where is None else jnp.where(where, exp(jnp.maximum(value - shift, _LOWEST)), 0)
+    sums = [jnp.sum(exponentials, axis=axis) for axis in axes]
+    enough = [jnp.min(total if where is None else jnp.where(total == 0, 1, total)) > jnp.exp(-_RANGE) for total in sums]
+    bounded = [jnp.isfinite(highest)] if step == 1 else [jnp.max(total) < jnp.exp(_RANGE) for total in sums]
 
-    return lax.cond(near, lambda value: [(jnp.broadcast_to(highest, total.shape), total) for total in sums], apart, value)
+    def together(sums):
+        return [(jnp.where(total == 0, -jnp.inf, shift), total) for total in sums]
+
+    def apart(_):
+        return [reduced(LogSumExp, *make(), axis, 0, exp) for axis in axes]
+
+    return lax.cond(functools.reduce(jnp.logical_and, enough + bounded), together, apart, sums)
 
 
-def both_shares(value, where, results, cotangents, exp=jnp.exp):
-    """The sum over both axes of `share` times cotangent for `both_log_sum_exps`; results and cotangents are `[1, n]` and `[b, 1]`."""
-    value = value if where is None else jnp.where(where, value, -jnp.inf)
+def near(*results):
+    """Whether `both_shares` may be used."""
     highest = jnp.maximum(*(jnp.max(result) for result in results))
-    lowest = jnp.minimum(*(jnp.min(jnp.where(result == -jnp.inf, jnp.inf, result)) for result in results))
+    return highest - jnp.minimum(*(jnp.min(jnp.where(result == -jnp.inf, jnp.inf, result)) for result in results)) < _RANGE
 
-    def together(value):
-        weights = [
-            jnp.where(result == -jnp.inf, 0, cotangent * jnp.exp(highest - result)) for result, cotangent in zip(results, cotangents, strict=True)
-        ]
-        return exp(value - highest) * (weights[0] + weights[1])
 
-    def apart(value):
-        parts = zip(results, cotangents, (0, 1), strict=True)
-        return sum(share(LogSumExp, value, None, result, axis, 0, exp) * cotangent for result, cotangent, axis in parts)
+def both_shares(value, where, *lines):
+    """The sum of `share` times cotangent over the log-sum-exps of one value along both axes, each of `lines` a result and its cotangent."""
+    highest = jnp.maximum(*(jnp.max(result) for result, _ in lines))
+    one, other = (jnp.where(result == -jnp.inf, 0, cotangent * jnp.exp(highest - result)) for result, cotangent in lines)
+    return jnp.exp(masked(value, where) - highest) * (one + other)
 
-    return lax.cond(highest - lowest < _RANGE, together, apart, value)
+
+def masked(value, where):
+    """`value` with -inf where the mask, if there is one, is False."""
+    return value if where is None else jnp.where(where, value, -jnp.inf)
 
 
 def finite(x):

@@ -1,6 +1,6 @@
 """Reductions block by block: each block of scores is made once forward and, unless all fit into a budget and are kept, once more for the gradient.
 
-One scan visits the blocks, the queries' fastest. Where the block size does not divide an axis its last block starts early enough to be whole and
+Scans visit the blocks, the queries' fastest. Where the block size does not divide an axis its last block starts early enough to be whole and
 masks what was seen before: nothing is padded, and `terms` sees real rows alone. Where the queries are their own keys half of the blocks do for all.
 """
 
@@ -17,7 +17,7 @@ from cljax.pairwise import accumulate, blocks, kernel, work
 from cljax.pairwise import similarity as sim
 from cljax.pairwise.closures import hoist, partition
 from cljax.pairwise.ring import around
-from cljax.pairwise.terms import Max
+from cljax.pairwise.terms import LogSumExp, Max
 
 _BLOCK_ON_CPU = 1024  # rows and columns: 4 MB of scores, which stay in the cache
 _BLOCK = 8192  # elsewhere: on an H200 smaller ones don't fill the device
@@ -66,15 +66,27 @@ class _Plan(NamedTuple):
         return direct + [(n, kind, 1 - axis, True) for n, kind, axis, _ in direct] if self.mirrored else direct
 
     @property
+    def of_one_exponential(self):
+        """The entries whose exponentials are made together, by a bound instead of the maximum of each row or column."""
+        if self.tile_terms is not None or jax.default_backend() != "cpu":
+            return self.twins
+        twins = {entry for pair in self.twins for entry in pair}
+        return self.twins + [(entry,) for entry, (_, kind, _, _) in enumerate(self.entries) if kind is LogSumExp and entry not in twins]
+
+    @property
     def rows(self):
         """How many blocks there are down the queries."""
         return -(-self.lengths[0] // self.sizes[0])
 
     @property
-    def numbers(self):
-        """The blocks' numbers, to scan over."""
-        columns = -(-self.lengths[1] // self.sizes[1])
-        return jnp.arange(self.rows * (self.rows + 1) // 2 if self.mirrored else self.rows * columns, dtype=jnp.int32)
+    def places(self):
+        """Which block of rows meets which of columns, to scan over: `[columns, rows]` each, or `[pairs]` where half of them do for all."""
+        if self.mirrored:
+            number = jnp.arange(self.rows * (self.rows + 1) // 2, dtype=jnp.int32)
+            i, further = number % self.rows, number // self.rows
+            return i, (i + further) % self.rows  # i and the one that stands some places further, round and round: every pair once
+        shape = -(-self.lengths[1] // self.sizes[1]), self.rows
+        return tuple(lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (1, 0))
 
 
 def reduce(queries, keys, terms, rows, columns, params, similarity, centre, *, block_size, keep=False, ring=None):
@@ -150,15 +162,19 @@ def _forward(plan, inputs, centre):
     parts = work.parts if plan.tile_terms is None else work.parts_by_kernel
 
     def visit(of_rows, of_columns, right, source):
-        def over(seen, number):
-            block = _block(plan, left, right, centre, number, source)
+        def within(seen, places, column=None):
+            block = _block(plan, left, right, centre, places, source, column)
             products = None if plan.tile_terms else sim.product(block.left, block.right)
             for (n, kind, axis, _), new in zip(plan.entries, parts(plan, block, products, shared), strict=True):
                 part = blocks.cut(seen[n], block.at[axis], plan.sizes[1 - axis])
                 seen[n] = blocks.put(seen[n], block.at[axis], accumulate.join(kind, part, new))
             return seen, products if plan.keep else None
 
-        seen, products = lax.scan(over, _together(plan, of_rows, of_columns), plan.numbers)
+        def over(seen, places):
+            column = _strip(plan, "right", right, centre, places[1][0])
+            return lax.scan(partial(within, column=column), seen, places)
+
+        seen, products = lax.scan(within if plan.mirrored else over, _together(plan, of_rows, of_columns), plan.places)
         return *_apart(plan, seen), products
 
     def join(one, other):
@@ -189,10 +205,10 @@ def _backward(plan, inputs, centre, results, cotangents, products, of_products):
     def visit(local, gathered, right, source):
         results = _together(plan, left.results, right.results)
 
-        def within(carry, step):
-            number, products, of_products = step
+        def within(carry, step, column=None):
+            places, products, of_products = step
             (left_sum, row_sum, shared_sum), (right_sum, column_sum) = carry
-            block = _with_results(plan, _block(plan, left, right, centre, number, source), results)
+            block = _block(plan, left, right, centre, places, source, column, results)
             if products is None and plan.tile_terms is None:
                 products = sim.product(block.left, block.right)
             part, row_part, column_part, shared_part = pull(plan, block, products, (shared, shared_others), joins)
@@ -211,18 +227,17 @@ def _backward(plan, inputs, centre, results, cotangents, products, of_products):
 
         def over(carry, steps):
             local, gathered = carry
+            column = _strip(plan, "right", right, centre, steps[0][1][0], results)
             start = vary(jnp.zeros((gathered[0].shape[1], plan.sizes[1]), plan.dtype), plan.axes)
             start = start, [jnp.zeros_like(total[: plan.sizes[1]]) for total in gathered[1]]
-            (local, (part, column_part)), _ = lax.scan(within, (local, start), steps)
-            return (local, _added(gathered, (part.T, column_part), _places(plan, steps[0][0])[0][0])), None
+            (local, (part, column_part)), _ = lax.scan(partial(within, column=column), (local, start), steps)
+            return (local, _added(gathered, (part.T, column_part), column[0])), None
 
+        steps = plan.places, products, of_products
         if plan.mirrored:
             right_sum, column_sum = gathered
-            steps = plan.numbers, products, of_products
             local, (right_sum, column_sum) = lax.scan(within, (local, (right_sum.T, column_sum)), steps)[0]
             return local, (right_sum.T, column_sum)
-        # The blocks of the same columns follow one another.
-        steps = jax.tree.map(lambda x: x.reshape(-1, plan.rows, *x.shape[1:]), (plan.numbers, products, of_products))
         return lax.scan(over, (local, gathered), steps)[0]
 
     def zeros(tree):
@@ -283,49 +298,32 @@ def _sides(plan, inputs, centre):
     return left, right, (params, hoisted)
 
 
-def _places(plan, number):
-    """Where the columns and the rows of block `number` start; which of them no earlier block holds; whether its mirror image is another block."""
-    i, j = number % plan.rows, number // plan.rows
-    j = (i + j) % plan.rows if plan.mirrored else j  # i and the one that stands j places further, round and round: every pair once
-    (row_at, new_rows), (column_at, new_columns) = (blocks.span(n, plan.sizes[axis], plan.lengths[axis]) for axis, n in enumerate((i, j)))
-    return (column_at, row_at), (new_columns, new_rows), i != j
-
-
 def _load(plan, name, side, centre):
     return sim.load(plan.similarity, name, side.vectors, side.units, centre, plan.narrow)
 
 
-def _block(plan, left, right, centre, number, source):
-    (column_at, row_at), (new_columns, new_rows), off_diagonal = _places(plan, number)
+def _strip(plan, name, side, centre, number, results=()):
+    """A block of rows ("left") or of columns ("right"): where it starts, its vectors as a factor of the product, what is known of it."""
+    axis = int(name == "left")  # along which reductions stand on it
+    size, length = plan.sizes[1 - axis], plan.lengths[1 - axis]
+    at, new = blocks.span(number, size, length)
     whole = all(length % size == 0 for length, size in zip(plan.lengths, plan.sizes, strict=True))
+    results = [results[n] for n, _, along, _ in plan.entries if along == axis] if results else ()
+    vectors, units, *lines = blocks.cut((side.vectors, side.units, side.leaves, results), at, size)
+    factor = _load(plan, name, side._replace(vectors=vectors, units=units), centre)
+    leaves, results = jax.tree.map(lambda x: jnp.expand_dims(x, axis), lines)
+    line = work.Line(leaves, units if name == "left" else jax.tree.map(jnp.transpose, units), None if whole else jnp.expand_dims(new, axis), results)
+    return at, factor, blocks.held(line, at)
+
+
+def _block(plan, left, right, centre, places, source, column=None, results=()):
+    """The block that stands at `places`; `column` is its `_strip` of columns, or None to cut it."""
+    row_at, left, row = _strip(plan, "left", left, centre, places[0], results)
+    column_at, right, column = column or _strip(plan, "right", right, centre, places[1], results)
     first = column_at, row_at
     if source is not None:  # the keys travel
         first = column_at + source * plan.lengths[1], row_at + lax.axis_index(plan.ring).astype(jnp.int32) * plan.lengths[0]
-    left, right = (
-        side._replace(**blocks.cut(dict(vectors=side.vectors, units=side.units, leaves=side.leaves), at, size))
-        for side, at, size in ((left, row_at, plan.sizes[0]), (right, column_at, plan.sizes[1]))
-    )
-    return work.Block(
-        at=(column_at, row_at),
-        left=_load(plan, "left", left, centre),
-        right=_load(plan, "right", right, centre),
-        row=work.Line(jax.tree.map(lambda leaf: leaf[:, None], left.leaves), left.units, None if whole else new_rows[:, None]),
-        column=work.Line(
-            jax.tree.map(lambda leaf: leaf[None], right.leaves),
-            jax.tree.map(jnp.transpose, right.units),
-            None if whole else new_columns[None],
-        ),
-        off_diagonal=off_diagonal if plan.mirrored else None,
-        first=first,
-    )
-
-
-def _with_results(plan, block, results):
-    lines = {1: [], 0: []}
-    for n, _, axis, _ in plan.entries:
-        cut = blocks.cut(results[n], block.at[axis], plan.sizes[1 - axis])
-        lines[axis].append(jax.tree.map(lambda x, axis=axis: jnp.expand_dims(x, axis), cut))
-    return block._replace(row=block.row._replace(results=lines[1]), column=block.column._replace(results=lines[0]))
+    return work.Block((column_at, row_at), left, right, row, column, places[0] != places[1] if plan.mirrored else None, first)
 
 
 def _apart(plan, parts):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from cljax.core import vary
 from cljax.pairwise import accumulate, kernel
@@ -33,14 +34,16 @@ class Block(NamedTuple):
 
 def parts(plan, block, products, shared):
     """What the reductions find in the block, one for each of `plan.entries`."""
-    found = plan.terms(shared[1], _scores(plan, block, products), block.row.leaves, block.column.leaves, shared[0])
-    found = [
-        spread((value, _kept(block, where, entry[3])), products.shape, plan.dtype) for entry, (value, where) in zip(plan.entries, found, strict=True)
-    ]
-    new = {}
-    for p, q in plan.twins:
-        both = accumulate.both_log_sum_exps(*found[p], plan.exp)
-        new |= {entry: both[plan.entries[entry][2]] for entry in (p, q)}
+
+    def make():
+        found = plan.terms(shared[1], _scores(plan, block, products), block.row.leaves, block.column.leaves, shared[0])
+        pairs = zip(plan.entries, found, strict=True)
+        return [spread((value, _kept(block, where, mirror)), products.shape, plan.dtype) for (*_, mirror), (value, where) in pairs]
+
+    found, new = make(), {}
+    for entries in plan.of_one_exponential:
+        made = accumulate.log_sum_exps(lambda entry=entries[0]: make()[entry], [plan.entries[entry][2] for entry in entries], plan.exp)
+        new |= dict(zip(entries, made, strict=True))
     for entry, (_, kind, axis, _) in enumerate(plan.entries):
         if entry not in new:
             new[entry] = accumulate.reduced(kind, *found[entry], axis, block.first[1 - axis], plan.exp)
@@ -49,6 +52,15 @@ def parts(plan, block, products, shared):
 
 def pull(plan, block, products, shared, joins):
     """The derivatives of the results with respect to the block's products, to the float leaves of its rows and columns, and to what is shared."""
+    if not plan.twins:
+        return _pull(plan, block, products, shared, joins)
+    results = [result for result, _ in _results(plan, block)]
+    near = functools.reduce(jnp.logical_and, [accumulate.near(results[p], results[q]) for p, q in plan.twins])
+    # XLA merges nothing across a condition: each case has all of its own from the products to their derivative.
+    return lax.cond(near, *(functools.partial(_pull, plan, block, products, shared, joins) for plan in (plan, plan._replace(twins=[]))))
+
+
+def _pull(plan, block, products, shared, joins):
     (row, fixed_row), (column, fixed_column), (shared, fixed_shared) = block.row.leaves, block.column.leaves, shared
     join_row, join_column, join_shared = joins
 
@@ -59,12 +71,9 @@ def pull(plan, block, products, shared, joins):
         return vary([value for value, _ in pairs], plan.axes), [where for _, where in pairs]
 
     found, pull_back, masks = jax.vjp(values, products, row, column, shared, has_aux=True)
-    lines = {1: iter(block.row.results), 0: iter(block.column.results)}
-    results = [next(lines[axis]) for _, _, axis, _ in plan.entries]
-    pushed = [None] * len(found)
+    results, pushed = _results(plan, block), [None] * len(found)
     for p, q in plan.twins:
-        of_axis = {plan.entries[entry][2]: results[entry] for entry in (p, q)}
-        pushed[p] = accumulate.both_shares(found[p], _kept(block, masks[p], False), *zip(of_axis[0], of_axis[1], strict=True), plan.exp)
+        pushed[p] = accumulate.both_shares(found[p], _kept(block, masks[p], False), results[p], results[q])
         pushed[q] = jnp.zeros_like(found[q])
     for entry, (_, kind, axis, mirror) in enumerate(plan.entries):
         if pushed[entry] is None:
@@ -72,6 +81,12 @@ def pull(plan, block, products, shared, joins):
             share = accumulate.share(kind, found[entry], where, result, axis, block.first[1 - axis], plan.exp)
             pushed[entry] = jnp.broadcast_to(share * cotangent, products.shape)
     return pull_back(pushed)
+
+
+def _results(plan, block):
+    """(result, cotangent) of every entry."""
+    lines = {1: iter(block.row.results), 0: iter(block.column.results)}
+    return [next(lines[axis]) for _, _, axis, _ in plan.entries]
 
 
 def _scores(plan, block, products):

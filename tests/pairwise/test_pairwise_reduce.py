@@ -358,8 +358,10 @@ def test_auto_holds_the_scores_of_a_single_block_and_takes_blocks_where_their_si
 
 @pytest.mark.parametrize("temperature", (1.0, 0.01, 0.001))  # the last: scores of a block up to 2000 apart
 @pytest.mark.parametrize("masked", (False, True))
-def test_one_exponential_for_both_directions_is_exact_however_far_apart_the_scores(temperature, masked):
-    values = problem(rows=9, columns=9)
+@pytest.mark.parametrize("few", (0, 2**16))  # with 0 half of a block's rows say where its values lie
+def test_one_exponential_for_both_directions_is_exact_however_far_apart_the_scores(temperature, masked, few, monkeypatch):
+    monkeypatch.setattr(pairwise.accumulate, "_FEW", few)
+    values = problem(rows=20, columns=20)
 
     def loss(q, k, numpy=jnp):
         q, k = (x / numpy.linalg.norm(x, axis=1, keepdims=True) for x in (q, k))
@@ -370,15 +372,15 @@ def test_one_exponential_for_both_directions_is_exact_however_far_apart_the_scor
             value, where = scores / temperature, (row != column) & (row != 2) if masked else None
             return LogSumExp(value, where), LogSumExp(value, where, axis=0)
 
-        place = pairwise.index(9)
-        found = pairwise.reduce(q, k, directions, rows=place, columns=place, similarity="cosine", implementation="blockwise", block_size=5)
-        return sum(jnp.where(jnp.isfinite(x), x, 0) @ jnp.arange(1.0, 10) for x in found), found
+        place = pairwise.index(20)
+        found = pairwise.reduce(q, k, directions, rows=place, columns=place, similarity="cosine", implementation="blockwise", block_size=16)
+        return sum(jnp.where(jnp.isfinite(x), x, 0) @ jnp.arange(1.0, 21) for x in found), found
 
     (_, results), gradient = jax.value_and_grad(both, (0, 1), has_aux=True)(*(jnp.asarray(values[name], jnp.float32) for name in ("queries", "keys")))
 
     def reference(both):
         value, *_ = loss(both["queries"], both["keys"], np)
-        where = ~np.eye(9, dtype=bool) & (np.arange(9) != 2)[:, None] if masked else np.ones((9, 9), bool)
+        where = ~np.eye(20, dtype=bool) & (np.arange(20) != 2)[:, None] if masked else np.ones((20, 20), bool)
         value = np.where(where, value, -np.inf)
         highest = [np.maximum(value.max(axis, keepdims=True), -1e300) for axis in (1, 0)]
         with np.errstate(divide="ignore"):
@@ -387,7 +389,7 @@ def test_one_exponential_for_both_directions_is_exact_however_far_apart_the_scor
     chosen = {name: np.asarray(np.float32(values[name]), np.float64) for name in ("queries", "keys")}
     for found_, wanted in zip(results, reference(chosen), strict=True):
         np.testing.assert_allclose(found_, wanted, atol=2e-5 + 2e-7 / temperature)
-    wanted = differences(lambda v: sum(np.where(np.isfinite(x), x, 0) @ np.arange(1.0, 10) for x in reference(v)), chosen)
+    wanted = differences(lambda v: sum(np.where(np.isfinite(x), x, 0) @ np.arange(1.0, 21) for x in reference(v)), chosen)
     for found_, name in zip(gradient, ("queries", "keys"), strict=True):
         np.testing.assert_allclose(found_, wanted[name], atol=1e-3 * np.abs(wanted[name]).max())
 
