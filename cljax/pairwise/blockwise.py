@@ -231,6 +231,7 @@ def _backward(plan, inputs, centre, results, cotangents, products, of_products):
             start = vary(jnp.zeros((gathered[0].shape[1], plan.sizes[1]), plan.dtype), plan.axes)
             start = start, [jnp.zeros_like(total[: plan.sizes[1]]) for total in gathered[1]]
             (local, (part, column_part)), _ = lax.scan(partial(within, column=column), (local, start), steps)
+            part = lax.optimization_barrier(part) if plan.rows == 1 else part  # alone, XLA would turn the product round again
             return (local, _added(gathered, (part.T, column_part), column[0])), None
 
         steps = plan.places, products, of_products

@@ -24,8 +24,7 @@ def hoist(terms, mirrored, *example):
 
     def flat(scores, row, column, params):
         leaves, structure = reductions(terms(scores, row, column, params), scores.shape)
-        twins = [(p, q) for q, b in enumerate(leaves) for p, a in enumerate(leaves[:q]) if _twins(a, b)]
-        found[:] = [(type(leaf), leaf.axis) for leaf in leaves], structure, twins
+        found[:] = [(type(leaf), leaf.axis) for leaf in leaves], structure, twins(leaves)
         if mirrored:
             leaves = leaves + reductions(terms(scores, column, row, params), scores.shape)[0]
         return [(jnp.asarray(leaf.value), None if leaf.where is None else jnp.asarray(leaf.where)) for leaf in leaves]
@@ -40,7 +39,12 @@ def hoist(terms, mirrored, *example):
     return call, list(closed.consts), *found, closed.jaxpr
 
 
-def _twins(a, b):
+def twins(leaves):
+    """The pairs of positions in a list of reductions where one value is reduced to log-sum-exps along both axes."""
+    return [(p, q) for q, b in enumerate(leaves) for p, a in enumerate(leaves[:q]) if _are_twins(a, b)]
+
+
+def _are_twins(a, b):
     return isinstance(a, LogSumExp) and isinstance(b, LogSumExp) and a.axis != b.axis and a.value is b.value and a.where is b.where
 
 

@@ -4,18 +4,30 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cljax.pairwise.closures import twins
 from cljax.pairwise.similarity import scores
 from cljax.pairwise.terms import Max, Sum, reductions
 
 
 def reduce(queries, keys, terms, rows, columns, params, similarity, centre):
     """All that `terms` asks for, as `pairwise.reduce`: a list of results, the structure of their tree, and the kind and axis of each."""
+    matrix, (found, structure) = _found(queries, keys, terms, rows, columns, params, similarity, centre)
+    return [_reduce(term, matrix) for term in found], structure, [(type(term), term.axis) for term in found]
+
+
+def both_ways(*arguments):
+    """Whether one value is reduced to log-sum-exps along both axes; nothing is computed."""
+    found = []
+    jax.eval_shape(lambda: found.extend(_found(*arguments)[1][0]))
+    return bool(twins(found))
+
+
+def _found(queries, keys, terms, rows, columns, params, similarity, centre):
     keys, columns = (queries, rows) if keys is None else (keys, columns)
     matrix = scores(similarity, queries, keys, centre)
     row = jax.tree.map(lambda leaf: leaf[:, None], rows)
     column = jax.tree.map(lambda leaf: leaf[None], columns)
-    found, structure = reductions(terms(matrix, row, column, params), matrix.shape)
-    return [_reduce(term, matrix) for term in found], structure, [(type(term), term.axis) for term in found]
+    return matrix, reductions(terms(matrix, row, column, params), matrix.shape)
 
 
 def _reduce(term, matrix):

@@ -14,6 +14,7 @@ from cljax.pairwise.similarity import centre
 from cljax.pairwise.terms import LogSumExp, Max, TermFn
 
 _DENSE_UP_TO, _DENSE_ON_CPU = 2**16, 2**20  # pairs: below, one block's bookkeeping costs more than it saves
+_DENSE_FROM = 384  # the width from which the second holds also of terms in both directions, whose exponentials a block makes once
 _KEPT_UP_TO = 2**24  # pairs whose scores (64 MiB) are held from the forward to the backward pass, which saves making them again
 _KEPT_FROM = 640  # on a processor, the width from which that is quicker: narrower products are made again sooner than written and read
 
@@ -115,6 +116,8 @@ def reduce(
     arguments = queries, keys, terms, rows, columns, params, similarity, point
     on_cpu, auto = jax.default_backend() == "cpu", implementation == "auto"
     few = auto and block_size is None and pairs <= (_DENSE_ON_CPU if on_cpu else _DENSE_UP_TO)
+    if few and pairs > _DENSE_UP_TO and queries.shape[1] < _DENSE_FROM:
+        few = not dense.both_ways(*arguments)
     if pairs == 0 or (ring is None and (implementation == "dense" or few)):
         found, structure, layout = dense.reduce(*arguments)
     else:

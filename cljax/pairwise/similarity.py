@@ -75,8 +75,8 @@ def pull(similarity, side, x, known, total, centre, narrow=False):
     if similarity == "sqeuclidean":
         return jax.vjp(lambda x: load(similarity, side, x, units(similarity, x, centre), centre), x)[1](total)[0]
     power, inverse = known
-    unit, total = x * power * inverse, total if narrow else total * inverse
-    return power * (total - unit * jnp.sum(unit * total, axis=-1, keepdims=True))
+    scaled, weight = x * power, 1 if narrow else inverse
+    return power * (weight * total - scaled * (weight * inverse**2 * jnp.sum(scaled * total, axis=-1, keepdims=True)))
 
 
 def product(x, y, contract=(1, 1)):
