@@ -394,6 +394,14 @@ def test_one_exponential_for_both_directions_is_exact_however_far_apart_the_scor
         np.testing.assert_allclose(found_, wanted[name], atol=1e-3 * np.abs(wanted[name]).max())
 
 
+def test_a_row_far_above_those_that_tell_where_the_values_lie_is_exact(monkeypatch):
+    monkeypatch.setattr(pairwise.accumulate, "_FEW", 0)
+    high = jnp.zeros((16, 2)).at[5, 0].set(100.0)  # every second row is asked
+    found = pairwise.reduce(high, jnp.ones((16, 2)), lambda s, *_: (LogSumExp(s), LogSumExp(s, axis=0)), implementation="blockwise")
+    np.testing.assert_allclose(found[0], np.where(np.arange(16) == 5, 100, 0) + np.log(16), rtol=1e-6)
+    np.testing.assert_allclose(found[1], 100, rtol=1e-6)
+
+
 def test_nan_surfaces_through_the_exponential_of_both_directions():
     x = jnp.ones((6, 2)).at[4, 0].set(jnp.nan)
     found = pairwise.reduce(x, jnp.ones((6, 2)), lambda s, *_: (LogSumExp(s), LogSumExp(s, axis=0)), implementation="blockwise", block_size=3)
