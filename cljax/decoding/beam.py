@@ -79,7 +79,7 @@ def _search(params, prompt, mask, prefix, length_penalty, *, apply, head, steps,
         best, ids = likeliest(jax.nn.log_softmax(logits), beams)
         stays = jnp.where(jnp.arange(beams) == 0, 0, -jnp.inf)  # the one continuation of a text that has ended
         best, ids = jnp.where(real[:, None], best, stays), jnp.where(real[:, None], ids, pad)
-        scores, place = lax.top_k((scores[:, :, None] + best.reshape(rows, beams, beams)).reshape(rows, -1), beams)
+        scores, place = lax.top_k((scores[:, :, None] + best.reshape(rows, beams, beams)).reshape(rows, beams * beams), beams)
         parents = (first + place // beams).ravel()
         pick = lambda each: each[parents, (place % beams).ravel()]  # noqa: E731
         tokens, log_probs = pick(ids), pick(best)

@@ -125,7 +125,7 @@ def _generate(key, params, prompt, mask, prefix, rows, filter, *, apply, head, s
         return tokens, log_probs, (chosen(lambda x: x[:, 0], head, params, hidden, logits), cache)
 
     found = write(step, (logits, cache), len(logits), steps, stop, pad)
-    return found if samples is None else jax.tree.map(lambda leaf: leaf.reshape(-1, samples, steps), found)
+    return found if samples is None else jax.tree.map(lambda leaf: leaf.reshape(len(prompt), samples, steps), found)
 
 
 def noise(keys, t, logits):
@@ -198,9 +198,9 @@ def likeliest(logits, k):
     groups = -(-logits.shape[1] // size)
     if groups <= 4 * k:
         return lax.top_k(logits, k)
-    grouped = jnp.pad(logits, ((0, 0), (0, groups * size - logits.shape[1])), constant_values=-jnp.inf).reshape(-1, groups, size)
+    grouped = jnp.pad(logits, ((0, 0), (0, groups * size - logits.shape[1])), constant_values=-jnp.inf).reshape(len(logits), groups, size)
     chosen = jnp.sort(lax.top_k(jnp.max(grouped, axis=2), k)[1], axis=1)  # in their order, so that of equal logits the first is taken
-    values, places = lax.top_k(jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(-1, k * size), k)
+    values, places = lax.top_k(jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(len(logits), k * size), k)
     return values, jnp.take_along_axis(chosen, places // size, axis=1) * size + places % size
 
 

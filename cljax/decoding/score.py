@@ -48,7 +48,7 @@ def continuation_logits(
     _, logits, real = _read(apply, params, prompt, mask, prefix, tokens, token_mask)
     length = prompt.shape[1]
     first = at_last(logits, real[:, :length])[:, None]
-    return single(jnp.concatenate([first, logits[:, length:-1]], axis=1)).reshape(*tokens.shape, -1)
+    return single(jnp.concatenate([first, logits[:, length:-1]], axis=1)).reshape(*tokens.shape, logits.shape[-1])
 
 
 def continuation_log_probs(
@@ -114,7 +114,7 @@ def final_states(
     """
     prompt, mask, prefix, tokens, token_mask = _checked(apply, prompt, mask, prefix, tokens, token_mask)
     hidden, _, real = _read(apply, params, prompt, mask, prefix, tokens, token_mask)
-    return single(at_last(hidden, real)).reshape(*tokens.shape[:-1], -1)
+    return single(at_last(hidden, real)).reshape(*tokens.shape[:-1], hidden.shape[-1])
 
 
 def until(tokens: Int[ArrayLike, "*batch T"], stop: int) -> Bool[Array, "*batch T"]:

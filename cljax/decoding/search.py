@@ -127,7 +127,7 @@ def _search(params, prompt, mask, prefix, alpha, *, apply, head, steps, k, stop,
         largest, ids = likeliest(logits, k)
         chances = largest - jax.nn.logsumexp(logits, axis=1, keepdims=True)
         hidden, following, cache = apply(params, ids.reshape(-1, 1), jnp.repeat(real, k)[:, None], cache=cache)
-        states = safe_normalize(hidden).reshape(rows, k, -1)
+        states = safe_normalize(hidden).reshape(rows, k, hidden.shape[-1])
         best = _rank(context, states, jnp.exp(chances), alpha, seen)
         winners = jnp.arange(rows) * k + best
         cache = jax.tree.map(lambda leaf: leaf if len(leaf) == rows else leaf[winners], cache)

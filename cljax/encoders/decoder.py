@@ -128,8 +128,8 @@ class Decoder(nn.Module):
         past = cache if isinstance(cache, Cache) else None
         length, used, before, there = real.shape[1], 0, 0, None
         if past is not None:
-            used = past.used[0]
-            there = jnp.repeat(past.mask, len(real) // len(past.mask), axis=0)
+            used = past.used[0] if len(past.used) else 0
+            there = jnp.repeat(past.mask, len(real) // max(1, len(past.mask)), axis=0)
             before = jnp.sum(there, axis=1, keepdims=True)
         index = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0) + before
         allowed = real[:, None, None, :] & np.tri(length, dtype=bool)
@@ -170,7 +170,7 @@ class Decoder(nn.Module):
 
     def project(self, tokens, hidden):
         flat = hidden.astype(self.dtype).reshape(-1, self.features)  # XLA:CPU of jax 0.7 has no product of bfloat16 in three axes
-        return jnp.matmul(flat, tokens.astype(self.dtype).T, preferred_element_type=jnp.float32).reshape(*hidden.shape[:-1], -1)
+        return jnp.matmul(flat, tokens.astype(self.dtype).T, preferred_element_type=jnp.float32).reshape(*hidden.shape[:-1], len(tokens))
 
     def places(self, ids, mask, cache, prefix):
         """The number of places that attention looks at, of arguments that fit each other."""
@@ -181,7 +181,7 @@ class Decoder(nn.Module):
             raise ValueError(f"prefix must have the width {self.features} of the states, got {sizes['D']}")
         if held is not None:
             places, rows = sizes["S"], sizes["C"]
-            if sizes["B"] % rows or (sizes["B"] > rows and length > 1):
+            if sizes["B"] % max(1, rows) or (sizes["B"] > rows and length > 1):
                 raise ValueError(f"cache must have the {sizes['B']} rows of ids, or divide them where they are one token each, got {rows} rows")
             if len(cache.keys[0]) != rows:
                 raise ValueError(f"cache must have one row of last, mask and used for each of its {len(cache.keys[0])} rows of keys, got {rows}")

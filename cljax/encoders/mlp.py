@@ -63,7 +63,7 @@ class MLP(nn.Module):
         check.arrays(inputs=(inputs, "..."))
         if jnp.ndim(inputs) < 2:
             raise ValueError(f"inputs must have shape [B, ...] with at least one axis after the first, got {list(jnp.shape(inputs))}")
-        return perceptron(self, jnp.reshape(inputs, (jnp.shape(inputs)[0], -1)), self.widths, train)
+        return perceptron(self, jnp.reshape(inputs, (len(inputs), math.prod(jnp.shape(inputs)[1:]))), self.widths, train)
 
 
 class ProjectionHead(nn.Module):

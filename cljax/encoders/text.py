@@ -180,7 +180,7 @@ class Block(nn.Module):
         batch, length, features = states.shape
 
         def attend(hidden):
-            projected = dense(3 * features, "query_key_value")(hidden).reshape(batch, length, 3, self.heads, -1)
+            projected = dense(3 * features, "query_key_value")(hidden).reshape(batch, length, 3, self.heads, features // self.heads)
             mixed = mix(*jnp.transpose(projected, (2, 0, 3, 1, 4)), drop)
             return dense(features, "attention")(jnp.swapaxes(mixed, 1, 2).reshape(batch, length, features))
 
@@ -229,5 +229,7 @@ def together(x, rows):
 def apart(x, batch):
     """What `together` puts together, as it was."""
     rows, heads, length, width = x.shape
+    if rows == batch:
+        return x
     share = batch // rows
-    return x if rows == batch else jnp.swapaxes(x.reshape(rows, heads, share, length // share, width), 1, 2).reshape(batch, heads, -1, width)
+    return jnp.swapaxes(x.reshape(rows, heads, share, length // share, width), 1, 2).reshape(batch, heads, -1, width)

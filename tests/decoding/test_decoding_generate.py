@@ -51,6 +51,19 @@ def test_padding_and_other_rows_change_nothing(small, options, equal):
     equal(some, jax.tree.map(lambda leaf: leaf[chosen], expected))
 
 
+def test_an_empty_batch_has_no_texts(small):
+    apply, params, none, two = small.model.apply, small.params, small.prompt[:0], np.zeros((0, 2, 3), int)
+    for found, shape in (
+        (decoding.generate(KEY, apply, params, none, steps=3).tokens, (0, 3)),
+        (decoding.generate(KEY, apply, params, none, steps=3, samples=2).log_probs, (0, 2, 3)),
+        (decoding.contrastive_search(apply, params, none, steps=3, k=2, alpha=0.5).tokens, (0, 3)),
+        (decoding.beam_search(apply, params, none, steps=3, beams=2).mask, (0, 3)),
+        (decoding.continuation_logits(apply, params, none, two), (0, 2, 3, 13)),
+        (decoding.final_states(apply, params, none, two), (0, 2, 16)),
+    ):
+        assert found.shape == shape
+
+
 def test_a_row_ends_with_its_stop_token_and_the_loop_with_the_last_row(small):
     run = partial(decoding.generate, KEY, small.model.apply, small.params, small.prompt, steps=10, mask=small.mask)
     free, found = run(), run(stop=2, pad=7)

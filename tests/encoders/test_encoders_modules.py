@@ -124,6 +124,13 @@ def test_encoder_and_head_make_one_module_that_vmaps():
     np.testing.assert_allclose(each, apply(model, variables, IMAGES), atol=1e-6)
 
 
+@pytest.mark.parametrize("model", [*ALL, encoders.Autoencoder((6,), 5)], ids=lambda model: type(model).__name__)
+def test_an_empty_batch_has_no_embeddings(model):
+    x = inputs_of(model)[:0]
+    found = jax.eval_shape(lambda x: model.apply(variables_of(model), x), x)
+    assert found.shape == (0, 5) and found.dtype == jnp.float32
+
+
 @pytest.mark.parametrize("model", ALL, ids=lambda model: type(model).__name__)
 def test_an_encoder_names_its_width_and_is_a_static_value(model):
     assert model.features == 5

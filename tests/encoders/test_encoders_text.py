@@ -126,6 +126,12 @@ def test_only_real_tokens_get_a_gradient_and_a_row_without_one_is_zero(model):
     assert {*np.flatnonzero(np.abs(table).sum(1))} == {2, 3, 4, 5, 7, 8, 9}
 
 
+@pytest.mark.parametrize("model", [POST, BAG, encoders.DeepAveraging(11, 8)], ids=lambda model: type(model).__name__)
+def test_an_empty_batch_has_no_embeddings(model):
+    found = jax.eval_shape(model.apply, params_of(model), IDS[:0], MASK[:0])
+    assert found.shape == (0, 8) and found.dtype == jnp.float32
+
+
 @pytest.mark.parametrize("model", [POST, BAG], ids=["transformer", "bag"])
 def test_an_id_outside_the_vocabulary_gives_nan_in_its_row_alone(model):
     ids = IDS.copy()
