@@ -78,17 +78,17 @@ def integer(name, value, at_least=None, at_most=None):
     _within(name, value, at_least, at_most)
 
 
-def number(name, value, at_least=None, at_most=None):
-    """Raises TypeError unless `value` is a real number or a float array, ValueError where it is concrete and lies outside [at_least, at_most]."""
-    _concrete(name, value)
+def number(name, value, at_least=None, at_most=None, several=False):
+    """Raises TypeError unless `value` is a real number, ValueError where it is concrete and outside [at_least, at_most]; `several`: or an array."""
+    _concrete(name, value, several)
     if not isinstance(value, jax.core.Tracer):
         for bound in np.asarray(value).ravel():
             _within(name, bound, at_least, at_most)
 
 
-def positive(name, value):
-    """Raises TypeError unless `value` is a real number or a float array, ValueError where it is concrete and not above 0 everywhere."""
-    _concrete(name, value)
+def positive(name, value, several=False):
+    """Raises TypeError unless `value` is a real number, ValueError where it is concrete and not above 0; `several`: or an array, everywhere."""
+    _concrete(name, value, several)
     if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
         given = float(value) if np.ndim(value) == 0 else f"a minimum of {np.min(value)}"
         raise ValueError(f"{name} must be greater than 0, got {given}")
@@ -125,11 +125,13 @@ def _describe(value):
     return f"{value!r} ({type(value).__name__})" if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
 
-def _concrete(name, value):
+def _concrete(name, value, several):
     if isinstance(value, (bool, np.bool_, str)) or not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
         raise TypeError(f"{name} must be a number, got {_describe(value)}")
     if not jnp.issubdtype(jnp.result_type(value), jnp.number):
         raise TypeError(f"{name} must be a number, got dtype {jnp.result_type(value)}")
+    if not several and np.ndim(value):
+        raise ValueError(f"{name} must be one number, got an array of shape {list(np.shape(value))}")
 
 
 def _within(name, value, at_least, at_most):

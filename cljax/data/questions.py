@@ -53,7 +53,7 @@ def worked_sums(digits: Int[ArrayLike, "N K"]) -> tuple[Questions, Int32[Array, 
     """
     sizes = check.arrays(digits=(digits, "N K", "int"))
     check.integer("the number of digits", sizes["K"], at_least=2)
-    check.number("digits", digits, at_least=0, at_most=9)
+    check.number("digits", digits, at_least=0, at_most=9, several=True)
     digits = jnp.asarray(digits, jnp.int32)
     totals = jnp.cumsum(digits, axis=1) % 10
     signs = jnp.array([SUM_TOKENS.index("+")] * (sizes["K"] - 1) + [SUM_TOKENS.index("=")], jnp.int32)

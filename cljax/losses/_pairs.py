@@ -27,7 +27,7 @@ Implementation = Literal["auto", "dense", "blockwise"]
 
 def scale(temperature, batch, where=None):
     """1 / temperature as a row leaf `[B]`: a product with it is cheaper than a quotient in every pair."""
-    check.positive("temperature", temperature)
+    check.positive("temperature", temperature, several=True)
     if np.shape(temperature) not in ((), (batch,)):
         raise ValueError(f"temperature must be a scalar or have shape [{batch}], got {list(np.shape(temperature))}")
     temperature = float_array(temperature)

@@ -76,7 +76,7 @@ def _weights(name, weights, others):
         return jnp.ones(shape)
     check.arrays(**{name: (weights, " ".join(map(str, shape[-np.ndim(weights) :])), None)})
     if not jnp.issubdtype(jnp.result_type(weights), jnp.bool_) and np.size(weights):
-        check.number(name, weights if isinstance(weights, jax.core.Tracer) else np.min(weights), at_least=0)
+        check.number(name, weights if isinstance(weights, jax.core.Tracer) else np.min(weights), at_least=0, several=True)
     return jnp.broadcast_to(_pairs.float_array(weights), shape)
 
 

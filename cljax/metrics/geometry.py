@@ -297,7 +297,7 @@ def _centred(values, kept):
 
 def _log_penalty(negatives, temperature):
     check.arrays(negatives=(negatives, "... M"), temperature=(temperature, "...", "number"))
-    check.positive("temperature", temperature)
+    check.positive("temperature", temperature, several=True)
     if jnp.ndim(temperature) and jnp.shape(temperature) != jnp.shape(negatives)[:-1]:
         raise ValueError(f"temperature must be a scalar or have shape {list(jnp.shape(negatives)[:-1])}, got {list(jnp.shape(temperature))}")
     negatives = jnp.asarray(negatives)

@@ -228,7 +228,7 @@ def shuffled_rows(key: KeyLike, count: Integer[ArrayLike, ""], places: Integer[A
     check.key("key", key)
     check.arrays(count=(count, "", "int"), places=(places, "...", "int"))
     check.number("count", count, at_least=1)
-    check.number("places", places, at_least=0)
+    check.number("places", places, at_least=0, several=True)
     count, places = jnp.asarray(count), jnp.asarray(places)
     return permuted(_runs.fold(key, places // count), count, places % count)
 

@@ -222,4 +222,4 @@ def _check_videos(key, name, sizes, index):
 
 def _check_length(name, sizes, spec):
     check.arrays(**{name: (sizes, spec, "int")})
-    check.number(name, sizes, at_least=1)
+    check.number(name, sizes, at_least=1, several=True)

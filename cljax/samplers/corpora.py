@@ -35,7 +35,7 @@ def corpus_mixture(sizes: Num[ArrayLike, " C"], exponent: Num[ArrayLike, ""]) ->
     """
     check.arrays(sizes=(sizes, "C", "number"), exponent=(exponent, "", "number"))
     if not isinstance(sizes, jax.core.Tracer):
-        check.number("sizes", sizes, at_least=0)
+        check.number("sizes", sizes, at_least=0, several=True)
         if not np.any(np.asarray(sizes) > 0):
             raise ValueError(f"sizes must hold one above 0, got {np.asarray(sizes).tolist()}")
     sizes = jnp.asarray(sizes, jnp.float32)

@@ -120,7 +120,7 @@ def select_devices(
     check.choice("negatives", negatives, ("all", "positive", "next"))
     if devices < (2 if negatives == "next" else 1):
         raise ValueError(f"distances must be those of {2 if negatives == 'next' else 1} devices at least, got shape [{devices}]")
-    check.positive("distances", distances)
+    check.positive("distances", distances, several=True)
     if positive == "random":
         check.key("key", key)
     distances = jnp.asarray(distances, jnp.promote_types(jnp.result_type(distances), jnp.float32))

@@ -43,10 +43,10 @@ def to_floats(
         check.arrays(images=(images, "..."))
     for name, value in (("mean", mean), ("deviation", deviation)):
         value = jnp.asarray(value)
-        check.number(name, value)
+        check.number(name, value, several=True)
         if value.ndim and value.shape != jnp.shape(images)[-1:]:
             raise ValueError(f"{name} must be a number or one for each channel, of shape {list(jnp.shape(images)[-1:])}, got {list(value.shape)}")
-    check.positive("deviation", jnp.asarray(deviation))
+    check.positive("deviation", jnp.asarray(deviation), several=True)
     images = jnp.asarray(images) / jnp.float32(255) if bytes_given else jnp.asarray(images)
     wide = _images.wide(images)
     return ((images.astype(wide) - jnp.asarray(mean, wide)) / jnp.asarray(deviation, wide)).astype(images.dtype)

@@ -91,7 +91,7 @@ def rand_augment(
         check.choice("operations", name, _KNOWN)
     check.choice("ranges", ranges, ("increasing", "released"))
     fill = jnp.asarray(fill)
-    check.number("fill", fill)
+    check.number("fill", fill, several=True)
     channels = () if jnp.ndim(images) == 3 else jnp.shape(images)[3:]
     if fill.ndim and fill.shape != channels:
         raise ValueError(f"fill must be a number or one for each channel, of shape {list(channels)}, got {list(fill.shape)}")

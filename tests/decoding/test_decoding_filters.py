@@ -286,6 +286,9 @@ def test_other_numbers_share_a_program_and_have_a_gradient_where_they_are_smooth
     [
         (partial(decoding.temperature, 0.0), ValueError, "t must be greater than 0, got 0.0"),
         (partial(decoding.temperature, "1"), TypeError, "t must be a number"),
+        (partial(decoding.temperature, np.ones(3)), ValueError, r"t must be one number, got an array of shape \[3\]"),
+        (partial(decoding.top_p, np.ones(3)), ValueError, r"p must be one number, got an array of shape \[3\]"),
+        (partial(decoding.plausibility, np.ones(3)), ValueError, r"alpha must be one number, got an array of shape \[3\]"),
         (partial(decoding.top_k, 0), ValueError, "k must be at least 1, got 0"),
         (partial(decoding.top_k, 2.0), TypeError, "k must be an integer"),
         (partial(decoding.top_p, 0.0), ValueError, "p must be greater than 0"),
@@ -297,6 +300,8 @@ def test_other_numbers_share_a_program_and_have_a_gradient_where_they_are_smooth
         (partial(decoding.plausibility, 1.5), ValueError, "alpha must be at least 0 and at most 1, got 1.5"),
         (partial(decoding.contrastive_logits, Z, weight="much"), TypeError, "weight must be an array"),
         (partial(decoding.contrastive_logits, Z, weight=1.0, plausible=2.0), ValueError, "plausible must be at least 0 and at most 1"),
+        (partial(decoding.contrastive_logits(Z[:2], weight=1.0), Z), ValueError, r"shape of the logits, \[3, 4, 12\], got \[2, 4, 12\]"),
+        (partial(decoding.contrastive_logits(Z, weight=1.0), Z[0]), ValueError, r"negative must have the shape of the logits, \[4, 12\]"),
         (partial(decoding.compose, 0.9), TypeError, "filters must be functions of logits, got float"),
         (partial(decoding.top_k(13), Z), ValueError, "k must be at most 12, got 13"),
         (partial(decoding.typical(0.5, min_keep=13), Z), ValueError, "min_keep must be at most 12, got 13"),
