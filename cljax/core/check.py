@@ -131,7 +131,7 @@ def _concrete(name, value, several):
     if not jnp.issubdtype(jnp.result_type(value), jnp.number):
         raise TypeError(f"{name} must be a number, got dtype {jnp.result_type(value)}")
     if not several and np.ndim(value):
-        raise ValueError(f"{name} must be one number, got an array of shape {list(np.shape(value))}")
+        raise ValueError(f"{name} must have shape [], got {list(np.shape(value))}")
 
 
 def _within(name, value, at_least, at_most):

@@ -286,9 +286,9 @@ def test_other_numbers_share_a_program_and_have_a_gradient_where_they_are_smooth
     [
         (partial(decoding.temperature, 0.0), ValueError, "t must be greater than 0, got 0.0"),
         (partial(decoding.temperature, "1"), TypeError, "t must be a number"),
-        (partial(decoding.temperature, np.ones(3)), ValueError, r"t must be one number, got an array of shape \[3\]"),
-        (partial(decoding.top_p, np.ones(3)), ValueError, r"p must be one number, got an array of shape \[3\]"),
-        (partial(decoding.plausibility, np.ones(3)), ValueError, r"alpha must be one number, got an array of shape \[3\]"),
+        (partial(decoding.temperature, np.ones(3)), ValueError, r"t must have shape \[\], got \[3\]"),
+        (partial(decoding.top_p, np.ones(3)), ValueError, r"p must have shape \[\], got \[3\]"),
+        (partial(decoding.plausibility, np.ones(3)), ValueError, r"alpha must have shape \[\], got \[3\]"),
         (partial(decoding.top_k, 0), ValueError, "k must be at least 1, got 0"),
         (partial(decoding.top_k, 2.0), TypeError, "k must be an integer"),
         (partial(decoding.top_p, 0.0), ValueError, "p must be greater than 0"),
