@@ -89,7 +89,7 @@ def described_functions(
       `CodeSearch`; the pieces of a sentence have the type "comment".
 
     Raises:
-      TypeError, ValueError: an argument of another kind or range; as `load`.
+      TypeError, ValueError: an argument of another kind or range, or a test of no file or of all; as `load`.
     """
     check.key("key", key)
     for name, value in (("test", test), ("least", least), ("most", most)):
@@ -106,6 +106,8 @@ def described_functions(
         if count + sizes[modules[place]] <= test:
             count += sizes[modules[place]]
             held.add(modules[place])
+    if not 0 < count < len(found):
+        raise ValueError(f"test must leave whole files on both sides, of {len(found)} functions, got {test}")
     sides = {True: ([], []), False: ([], [])}
     for (sentence, code), (module, name) in found.items():
         queries, codes = sides[module in held]

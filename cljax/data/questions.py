@@ -58,7 +58,7 @@ def worked_sums(digits: Int[ArrayLike, "N K"]) -> tuple[Questions, Int32[Array, 
     totals = jnp.cumsum(digits, axis=1) % 10
     signs = jnp.array([SUM_TOKENS.index("+")] * (sizes["K"] - 1) + [SUM_TOKENS.index("=")], jnp.int32)
     mark, end = (jnp.full((sizes["N"], 1), SUM_TOKENS.index(sign), jnp.int32) for sign in ":.")
-    asked = jnp.stack([digits, jnp.broadcast_to(signs, digits.shape)], axis=2).reshape(sizes["N"], -1)
+    asked = jnp.stack([digits, jnp.broadcast_to(signs, digits.shape)], axis=2).reshape(sizes["N"], 2 * sizes["K"])
     questions, answers = _beside(totals[:, -1:], mark, asked), _beside(totals[:, -1:], end)
     hinted = jnp.ones(questions.shape, bool)
     return Questions(questions, hinted.at[:, :2].set(False), hinted, answers), _beside(totals[:, 1:-1], mark, answers)

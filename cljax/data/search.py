@@ -47,6 +47,8 @@ def documented_search(split: Sequence[int], *, key: KeyLike, folder: str | os.Pa
       TypeError, ValueError: counts that are none, or sum to more than there are pairs; as `load`.
     """
     check.key("key", key)
+    if isinstance(split, str) or not isinstance(split, Sequence) or not split:
+        raise TypeError(f"split must be a tuple of counts, at least one, got {split!r}")
     for count in split:
         check.integer("split", count, at_least=1)
     found = documented_code(folder=folder)
@@ -81,6 +83,8 @@ def paired_search(
     if features is not None and (isinstance(features, str) or len(features) != 2):
         raise ValueError(f"features must be two columns, got {features!r}")
     first, second = load(name, features=features, folder=folder)
+    if not first.dtype == second.dtype == object:
+        raise ValueError(f"name must be that of a set whose rows are two texts, got {name!r}")
     known = int(len(first) * share)
     queries, passages = (side[known:][:most] for side in (first, second))
     rows = np.arange(len(queries), dtype=np.int32)

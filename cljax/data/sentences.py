@@ -76,7 +76,10 @@ def sentence_pairs(
         old = np.cumsum(book == "Matt") == 0
         found = list(zip(web[old], web[old], kjv[old], strict=True))
     else:
-        found = [(text, *_halves(words(text))) for text in load(name, folder=folder)[0]]
+        texts, _ = load(name, folder=folder)
+        if texts.dtype != object:
+            raise ValueError(f"name must be that of a set that has texts, got {name!r}")
+        found = [(text, *_halves(words(text))) for text in texts]
     found = [row for row in found if len(words(row[0])) >= least and max(len(words(text)) for text in row) <= most]
     if known + held_out > len(found):
         raise ValueError(f"known and held_out must sum to at most the {len(found)} sentences of {name!r}, got {known} + {held_out}")

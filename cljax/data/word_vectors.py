@@ -44,5 +44,7 @@ def ppmi_vectors(ids: Integer[np.ndarray, "N L"], where: Bool[np.ndarray, "N L"]
     row, column, count = together.row[apart], together.col[apart], together.data[apart]
     degree = np.bincount(row, count, size)
     information = np.maximum(0, np.log(count * degree.sum() / (degree[row] * degree[column])))
+    if not information.any():
+        return np.zeros((size, features))
     factors, values, _ = sparse.linalg.svds(sparse.csr_matrix((information, (row, column)), (size, size)), features, v0=np.ones(size))
     return factors * np.sqrt(values)

@@ -136,8 +136,9 @@ def test_the_most_frequent_pieces_have_a_token():
 
 
 @pytest.mark.errors
-def test_bad_input_is_named(net):
+def test_bad_input_is_named(net, library):
     for call, error, message in (
+        (lambda: data.described_functions(9, key=jax.random.key(0)), ValueError, "test must leave whole files on both sides, of 5 functions, got 9"),
         (lambda: data.described_functions(0, key=jax.random.key(0)), ValueError, "test must be at least 1, got 0"),
         (lambda: data.described_functions(3, key=0), TypeError, "key must be a PRNG key"),
         (lambda: data.piece_tokenizer([], 0), ValueError, "size must be at least 1"),

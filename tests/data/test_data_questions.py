@@ -15,6 +15,11 @@ def texts(rows):
     return ["".join(data.SUM_TOKENS[i] for i in row) for row in rows.tolist()]
 
 
+def test_no_sums_are_no_questions():
+    found, worked = data.worked_sums(np.zeros((0, 4), int))
+    assert [part.shape for part in (*found, worked)] == [(0, 10), (0, 10), (0, 10), (0, 2), (0, 5)]
+
+
 def test_sums_are_worked_out_one_digit_after_the_other():
     found, worked = data.worked_sums(jnp.array([[3, 7, 5, 9], [0, 0, 9, 9]]))
     assert texts(found.questions) == ["4:3+7+5+9=", "8:0+0+9+9="]

@@ -43,6 +43,10 @@ def test_a_set_in_two_wordings_is_learnt_from_and_searched(monkeypatch):
     texts, task = data.paired_search("messages", features=("de", "en"), share=0.8, most=3)
     assert texts.tolist() == columns["de"][:16] and task.queries.tolist() == columns["de"][16:19] and task.passages.tolist() == columns["en"][16:19]
     assert task.answers.tolist() == task.ids.tolist() == [0, 1, 2] and task.answers.dtype == np.int32
+    monkeypatch.setattr(search, "load", lambda name, features, folder: (np.zeros((20, 8, 8)), np.zeros(20, int)))
+    with pytest.raises(ValueError, match="name must be that of a set whose rows are two texts, got 'digits'"):
+        data.paired_search("digits")
+    monkeypatch.setattr(search, "load", load)
     texts, task = data.paired_search("messages")
     assert texts.tolist() == columns["en"][:18] and task.queries.tolist() == columns["en"][18:] and task.passages.tolist() == ["", ""]
 
@@ -142,6 +146,8 @@ def test_bad_input_is_named(chunks, library, folder):
         (lambda: data.Chunks([[]], None, length=2, batch=1, key=jax.random.key(0)), ValueError, "sources must be corpora with an article each"),
         (lambda: next(chunks(length=400)), ValueError, r"sources\[\d\] must have 799 tokens in \d articles, got \d+"),
         (lambda: data.documented_search((8, 5), key=jax.random.key(0)), ValueError, "at most the 12 pairs that there are, got 8 \\+ 5 = 13"),
+        (lambda: data.documented_search(8, key=jax.random.key(0)), TypeError, "split must be a tuple of counts, at least one, got 8"),
+        (lambda: data.documented_search((), key=jax.random.key(0)), TypeError, r"split must be a tuple of counts, at least one, got \(\)"),
         (lambda: data.documented_search((8.0,), key=jax.random.key(0)), TypeError, "split must be an integer"),
         (lambda: data.paired_search("verses", features=("web",)), ValueError, "features must be two columns, got \\('web',\\)"),
         (lambda: data.paired_search("verses", share=1.5), ValueError, "share must be at least 0 and at most 1, got 1.5"),

@@ -41,7 +41,9 @@ def test_verses_are_paired_with_their_other_wording(monkeypatch):
 
 def test_glosses_are_cut_in_halves(monkeypatch):
     found = np.array([*texts(40, 6, 12), "a; b, c", ""], object)
-    monkeypatch.setattr(sentences, "load", lambda name, folder: (found, found))
+    monkeypatch.setattr(sentences, "load", lambda name, folder: (found, found) if name == "glosses" else (np.zeros((9, 8, 8)), np.zeros(9)))
+    with pytest.raises(ValueError, match="name must be that of a set that has texts, got 'digits'"):
+        data.sentence_pairs("digits", known=1, held_out=1, key=jax.random.key(0))
     known, first, second = data.sentence_pairs("glosses", known=30, held_out=5, key=jax.random.key(0))
     assert len(known) == 30 and len(first) == len(second) == 5
     assert {f"{a} {b}" for a, b in zip(first, second, strict=True)} < set(found) - set(known)

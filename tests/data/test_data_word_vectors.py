@@ -23,6 +23,11 @@ def test_word_vectors_are_the_factors_of_the_pointwise_mutual_information():
     np.testing.assert_allclose(got @ got.T, expected, atol=1e-8)
 
 
+@pytest.mark.parametrize("texts", [0, 2])
+def test_words_that_stand_with_no_other_have_zeros(texts):
+    assert not data.ppmi_vectors(np.zeros((texts, 3), int), np.ones((texts, 3), bool), 5, 2).any()
+
+
 @pytest.mark.errors
 def test_bad_input_is_named():
     ids, where = np.zeros((2, 3), int), np.ones((2, 3), bool)
