@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cljax import data, encoders, losses, memory, metrics, samplers, study, train, views
+from cljax import core, data, encoders, losses, memory, metrics, samplers, study, train, views
 
 
 @train.config
@@ -150,7 +150,9 @@ def evaluate(model, view, known, test, key, state):
 def run(config, key, fit=train.fit):
     k_split, k_init, k_fit = jax.random.split(key, 3)
     known, test = data.load(config.data, key=k_split, split=config.split or SPLITS.get(config.data, ("train", "test")))
-    steps = config.epochs * samplers.steps_per_epoch(len(known[0]), config.batch) if config.epochs else config.steps or STEPS.get(config.data, 800)
+    steps = STEPS.get(config.data, 800) if config.steps is None else config.steps
+    steps = config.epochs * samplers.steps_per_epoch(len(known[0]), config.batch) if config.epochs else steps
+    core.check.integer("steps", steps, at_least=1)  # what is measured is measured in training
     config = dataclasses.replace(config, steps=steps)
     model = encoder(config)
     batches = train.draws({"images": known[0]}, config.batch)

@@ -41,6 +41,11 @@ def test_every_arm_traces_as_a_population(experiment):
         assert shapes["knn"].shape == (3,) and shapes["knn over steps"].shape == (3, 4)
 
 
+def test_no_steps_are_refused_and_not_taken_for_those_of_the_data(experiment):
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        experiment.run(dataclasses.replace(experiment.Config(), split=(64, 48), steps=0), jax.random.key(0))
+
+
 def test_an_arm_trains(experiment):
     check_results(experiment.run(tiny(experiment.ARMS["contrastive 0.3"]), jax.random.key(0)), calls=4)
 
