@@ -19,6 +19,7 @@ The encoders, two towers and a larger one for the ranker, begin with random weig
 """
 
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +31,8 @@ from cljax import data, encoders, losses, metrics, pairwise, retrieval, samplers
 
 @train.config
 class Config:
-    loss: str = "ar2"  # the retriever's; or "contrastive": the right candidate among its own, "in_batch": among the batch's
-    form: str = "paper"  # of the adversarial term, or "code"
+    loss: Literal["ar2", "contrastive", "in_batch"] = "ar2"  # the retriever's: the right passage among its own candidates, or the batch's
+    form: Literal["paper", "code"] = "paper"  # of the adversarial term
     share: float = 0.5  # of the adversarial term, beside the ranker's distribution as a target
     batch_sum: bool = False  # the adversarial term is a sum over the batch, as released
     negatives: int = 5

@@ -20,6 +20,7 @@ encoder, as `encoders.load_pretrained` reads them. After training on all languag
 
 import dataclasses
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +34,10 @@ from cljax import core, data, encoders, losses, memory, metrics, pairwise, retri
 class Config:
     temperature: float = 0.07
     logit_multiplier: float = 1.0  # released: 20
-    blocks: str = "six"  # "inter": the four between code and query, as released; "in-batch": symmetric InfoNCE; "one-way": queries over codes
+    blocks: Literal["six", "inter", "in-batch", "one-way"] = "six"  # the four of code and query, as released; symmetric InfoNCE; queries over codes
     queue: int = 512  # 0: none
     momentum: float = 0.99
-    soda: str = "random"  # one of the four kinds a step; "cycle": in turns, the query masked where the code is, as released; "off"
+    soda: Literal["random", "cycle", "off"] = "random"  # one of the four kinds a step; in turns, the query masked where the code is, as released
     rate: float = 0.15  # of the tokens that are chosen
     copied_types: bool = False  # the types are the tokens themselves, as released
     encoder: str = "bag"  # or "transformer"; "bm25", nothing to train; a model of `data.pretrained`; or a folder in DIR with such weights
@@ -111,9 +112,8 @@ def augment(config, code, query, t, key, index):
     k_code, k_query = jax.random.split(key)
     how = dict(vocabulary=config.vocabulary, index=index)
     kind = t % 4 if config.soda == "cycle" else None
-    types = code.ids if config.copied_types else code.types
     how_code = dict(types=config.vocabulary + jnp.arange(TYPES), mask_id=config.mask, kind=kind, eligible=code.types >= 0)
-    ids = views.soda(k_code, code.ids, code.mask, types, config.rate, **how_code, **how)
+    ids = views.soda(k_code, code.ids, code.mask, code.ids if config.copied_types else code.types, config.rate, **how_code, **how)
     masked, _ = views.replace_tokens(k_query, query.ids, query.mask, config.rate, to=config.mask, eligible=query.types >= 0, **how)
     masked = masked if kind is None else jnp.where(kind == 0, masked, query.ids)
     return code._replace(ids=ids), query._replace(ids=masked)

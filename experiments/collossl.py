@@ -17,6 +17,7 @@ takes recordings from a folder, `DIR/realworld_har/*.npz`, a file a person (`dat
 """
 
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ from cljax import data, encoders, losses, metrics, samplers, study, train, views
 
 @train.config
 class Config:
-    method: str = "collossl"  # or "simclr" on the anchor alone, "supervised", "random": an encoder that isn't trained
+    method: Literal["collossl", "simclr", "supervised", "random"] = "collossl"  # simclr on the anchor alone; random: an encoder that isn't trained
     positive: str = "closest"  # the positive device; also "farthest", "random"
     negatives: str = "all"  # the negative devices; also "positive" (that one alone), "next" (the second and the third closest)
     weighted: bool = True  # negatives by 1 / distance
@@ -93,8 +94,7 @@ def split(config, key):
 
 def one_person(batches, size, key, arrays, t):
     """A batch from one person: `batches` of them are an epoch."""
-    indices, _ = samplers.group_batches(arrays["key"], arrays["people"], size, t // batches)
-    index = indices[t % batches]
+    index = samplers.group_batches(arrays["key"], arrays["people"], size, t // batches)[0][t % batches]
     return {"windows": arrays["windows"][index], "index": index}
 
 

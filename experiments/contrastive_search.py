@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import textwrap
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ from cljax import data, decoding, encoders, losses, metrics, samplers, study, tr
 @train.config
 class Config:
     simctg: bool = False  # whether the model is trained with the penalty
-    decoder: str = "contrastive"  # "greedy", "beam", "nucleus", "top-k", "ancestral", or "held-out text": what people wrote
+    decoder: Literal["contrastive", "greedy", "beam", "nucleus", "top-k", "ancestral", "held-out text"] = "contrastive"  # the last: what people wrote
     k: int = 5  # candidates, of contrastive search and top-k; beams
     alpha: float = 0.6
     mass: float = 0.95  # of the nucleus

@@ -25,6 +25,7 @@ the same form. The paper begins with BERT's weights: `--set weights=bert-base-un
 
 import math
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -39,14 +40,14 @@ class Config:
     cloze: bool = False  # the pair: a span and the rest of the text (inverse cloze task) instead of two crops
     keep: float = 0.0  # the probability that the span stays in the rest; 0.1 in the first paper of that task
     ratio: tuple[float, float] = (0.05, 0.5)  # the shares of a text that a crop may have
-    change: str | None = None  # what happens to tokens of a view: "delete", "replace"
+    change: Literal["delete", "replace"] | None = None  # what happens to tokens of a view
     rate: float = 0.1  # and to how many of them
     in_batch: bool = False  # the batch's other keys are the negatives, and the keys learn too
     queue: int = 2048
     momentum: float = 0.995
     key_dropout: bool = True  # in the slow encoder too, as it was in the released runs
     temperature: float = 0.05
-    lexical: str | None = None  # no encoder at all: "bm25", "tf_idf"
+    lexical: Literal["bm25", "tf_idf"] | None = None  # no encoder at all
     corpora: tuple[str, ...] = ("documented_code",)
     exponent: float = 0.0  # of their sizes, in how often each is drawn from
     evaluation: str | None = None  # a folder; None: docstrings and code

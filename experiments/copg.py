@@ -18,7 +18,7 @@ on the comparisons first and scores them.
 import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ from cljax import data, decoding, encoders, losses, metrics, samplers, study, tr
 @train.config
 class Config:
     task: str = "digits"  # "bandit", "digits", "text", or a folder of comparisons
-    loss: str = "copg"
+    loss: Literal["copg", "ipo", "dpo", "value baseline", "no baseline"] = "copg"
     beta: float = 0.3
     noise: float = 0.0  # of preferences: with 1 the better one is chosen as often as Bradley and Terry say, with 0 always
     learning_rate: float = 1e-3

@@ -22,6 +22,7 @@ DIR/kinetics-400/validate. UCF101 and HMDB51 lie so too, a split each: DIR/ucf10
 
 import dataclasses
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ from cljax import core, data, encoders, losses, metrics, samplers, study, train,
 class Config:
     kind: str = "decreasing"  # the distribution of the interval between two clips; also "uniform", "increasing", "zero"
     power: float = 1.0  # of the first and the third
-    augmentation: str = "clip"  # one draw a clip; or one a "frame", or "none"
+    augmentation: Literal["clip", "frame", "none"] = "clip"  # one draw for each
     shown: float = 1.0  # the share of a video's frames in which the digit is drawn
     summed: bool = False  # the loss is the sum of both views', as in the released code, not their mean: twice as much against weight decay
     temperature: float = 0.1
@@ -164,8 +165,7 @@ def classify(model, config, variables, batch, key):
 def represent(config, model, variables, clips):
     """What the model says of each clip of each video, `[videos, clips, ...]`; of a folder's its mean over clips and three crops, of unit length."""
     crops = clips[None] if config.size is None else views.spread_crops(clips)
-    z = model.apply(variables, seen(config, crops.reshape(-1, *crops.shape[3:])))
-    z = z.reshape(*crops.shape[:3], -1)
+    z = model.apply(variables, seen(config, crops.reshape(-1, *crops.shape[3:]))).reshape(*crops.shape[:3], -1)
     return z[0] if config.size is None else core.safe_normalize(z.mean(axis=(0, 2)))[:, None]
 
 

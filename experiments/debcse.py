@@ -22,6 +22,7 @@ pairs, a table in DIR with the columns sentence1, sentence2 and label.
 
 import dataclasses
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,8 @@ from cljax import core, data, encoders, losses, metrics, pairwise, retrieval, sa
 
 @train.config
 class Config:
-    positives: str = "ipw"  # among the neighbours: "nearest", "semantic" (by what they mean), "ipw" (over how alike they look)
-    negatives: str = "random"  # or "ipw": one more an anchor, in either case
+    positives: Literal["nearest", "semantic", "ipw"] = "ipw"  # among the neighbours: semantic by what they mean, ipw over how alike they look
+    negatives: Literal["random", "ipw"] = "random"  # one more an anchor
     mixing: float = 0.0  # the share of anchors that are their own positive; 1 is SimCSE
     weighted: bool = False  # neighbours are drawn evenly and their pairs weighted in the loss, instead of drawn by weight
     neighbours: int = 20

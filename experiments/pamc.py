@@ -19,6 +19,7 @@ In full it takes the sets that the paper shares with SDCN from a folder, `DIR/sd
 import dataclasses
 import time
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ from cljax import core, data, encoders, losses, metrics, samplers, study, train
 
 @train.config
 class Config:
-    contrast: str = "pamc"  # or "full" (all pairs), "positives" (no negatives at all), "none"
+    contrast: Literal["pamc", "full", "positives", "none"] = "pamc"  # full: all pairs; positives: no negatives at all
     alpha: float = 0.5  # weight of the contrast
     beta: float = 5.0  # weight of the clusters' divergence
     temperature: float = 0.5  # the paper's tau is its inverse

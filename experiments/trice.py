@@ -17,7 +17,7 @@ In full DIR/gsm8k has the released `train.jsonl` and `test.jsonl`, lines {"quest
 
 import functools
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ from cljax import data, decoding, encoders, losses, memory, metrics, samplers, s
 @train.config
 class Config:
     task: str = "digits"  # "digits", "sums", or a folder of questions and answers
-    method: str = "TRICE"
+    method: Literal["TRICE", "no control variate", "rejection", "policy gradient", "exact", "STaR", "direct"] = "TRICE"
     subsample: int | None = None  # so many terms of the gradient are computed
     draws: int = 1  # proposals of each question in a step, of rejection and policy gradient
     adam: bool = False

@@ -15,6 +15,7 @@ In full DIR holds `wiki40b/en` of TensorFlow Datasets and two folders of weights
 
 import functools
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from cljax import data, decoding, encoders, metrics, samplers, study, train
 
 @train.config
 class Config:
-    method: str = "typical"  # "nucleus", "top-k", "temperature", "ancestral", "greedy", "beam", or "held-out text": what people wrote
+    method: Literal["typical", "nucleus", "top-k", "temperature", "ancestral", "greedy", "beam", "held-out text"] = "typical"  # the last: people's
     amount: float = 0.95  # the mass that is kept at least, the k, the temperature, or the number of beams
     prompts: int = 48
     lengths: tuple[int, int] = (24, 40)  # tokens of a prompt, and written

@@ -102,8 +102,19 @@ def _read(config, name, value):
     parsed = texts and _parsed(config, name, texts)
     if not parsed:
         hint = " (its parts separated by ':')" if sequence else ""
-        raise ValueError(f"{name} must be {getattr(kind, '__name__', kind) if isinstance(kind, type) else kind}{hint}, got {value!r}")
+        raise ValueError(f"{name} must be {kind_name(kind)}{hint}, got {value!r}{check.nearest(value, _choices(kind))}")
     return fields(parsed)[name][1]
+
+
+def kind_name(kind):
+    """A field's type as one writes it: `int | None`; of a `Literal` its choices, `'mean' | 'max'`."""
+    plain = (str(item) if typing.get_args(item) else getattr(item, "__name__", str(item)) for item in _members(kind) if not _choices(item))
+    return " | ".join([*map(repr, _choices(kind)), *plain]).replace("NoneType", "None")
+
+
+def _choices(kind):
+    """What a field may be that takes only certain values."""
+    return [choice for item in _members(kind) if typing.get_origin(item) is typing.Literal for choice in typing.get_args(item)]
 
 
 def _members(kind):

@@ -17,7 +17,7 @@ from cljax.core import check
 from cljax.study import executors, files, plain, report
 from cljax.study.claims import Claim
 from cljax.study.execute import check_run, execute
-from cljax.study.grid import check_arms, expand, fields, parse_sets
+from cljax.study.grid import check_arms, expand, fields, kind_name, parse_sets
 from cljax.study.sweep import experiment_name, opened, prepare, publish
 from cljax.train.processes import abandon, from_first, is_first
 
@@ -268,7 +268,7 @@ def _listing(run, arms, claims, full):
     width = max(map(len, common))
     for name, (kind, value) in common.items():
         if not hasattr(value, "__dataclass_fields__"):
-            lines.append(f"  {name:{width}}  {value!s:12}  {kind.__name__ if isinstance(kind, type) and not hasattr(kind, '__args__') else kind}")
+            lines.append(f"  {name:{width}}  {value!s:12}  {kind_name(kind)}")
     lines += ["", "claims"] if claims else []
     for claim in claims:
         expected = f", expected {claim.expected:g}" if claim.expected is not None else ""

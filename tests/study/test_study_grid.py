@@ -20,6 +20,7 @@ class Config:
     hardest: int | None = 4
     widths: tuple[int, ...] = (4, 2)
     kind: Literal["a", "b"] = "a"
+    pool: Literal["mean", "first"] | None = None
     name: str = "digits"
     inner: Inner = Inner()
     function: Any = max
@@ -42,6 +43,8 @@ def run(config, key):
         ("widths", "64:32:8", (64, 32, 8)),
         ("widths", "64", (64,)),
         ("kind", "b", "b"),
+        ("pool", "first", "first"),
+        ("pool", "None", None),
         ("name", "tfds:cifar10", "tfds:cifar10"),
         ("inner.rate", "0.5", 0.5),
     ],
@@ -71,6 +74,14 @@ def test_a_text_is_read_by_the_fields_type(name, text, value):
 def test_a_value_that_the_field_does_not_take_names_the_field(name, value):
     with pytest.raises(ValueError, match=f"{name} must be .*, got"):
         grid.with_field(Config(), name, value)
+
+
+def test_a_wrong_value_is_told_what_there_is():
+    with pytest.raises(ValueError, match=r"^pool must be 'mean' \| 'first' \| None, got 'firts'; did you mean 'first'\?"):
+        grid.with_field(Config(), "pool", "firts")
+    kinds = {name: grid.kind_name(kind) for name, (kind, _) in grid.fields(Config()).items()}
+    wanted = {"temperature": "float", "hardest": "int | None", "widths": "tuple[int, ...]", "kind": "'a' | 'b'", "pool": "'mean' | 'first' | None"}
+    assert kinds | wanted == kinds
 
 
 def test_python_values_keep_what_has_no_text():
