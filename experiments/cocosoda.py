@@ -149,9 +149,9 @@ def contrast(model, config, variables, batch, key):
 
 def learn(config, model, k_queues, k_batches, k_fit, params, corpora, *, times, fit, name="fit"):
     """The parameters, and how well they searched so many times in training."""
+    core.check.integer("steps", config.steps, at_least=1)
     known = jax.tree.map(lambda *sides: np.concatenate(sides), *((corpus.known_codes, corpus.known_queries) for corpus in corpora))
-    sizes = np.array([len(corpus.known_codes.ids) for corpus in corpora])
-    batches = train.draws({"known": known, "sizes": sizes, "key": k_batches}, partial(draw, config))
+    batches = train.draws({"known": known, "sizes": np.array([len(one.known_codes.ids) for one in corpora]), "key": k_batches}, partial(draw, config))
     hook = partial(evaluate, model, [(corpus.queries, corpus.codes, corpus.answers) for corpus in corpora])
     how = dict(optimiser=partial(optimiser, config), steps=config.steps, after=((max(1, -(-config.steps // times)), hook),), name=name, fit=fit)
     variables, history = train.minimise(k_fit, partial(contrast, model, config), init(config, model, k_queues, params), batches, **how)

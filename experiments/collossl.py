@@ -25,7 +25,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from cljax import data, encoders, losses, metrics, samplers, study, train, views
+from cljax import core, data, encoders, losses, metrics, samplers, study, train, views
 
 
 @train.config
@@ -76,8 +76,7 @@ ARMS = {
 
 
 def split(config, key):
-    """What is trained on, whose labels may be used, and what is tested on, of recordings the windows of a fifth of the people: dicts of arrays, the
-    anchor the first device."""
+    """What is trained on, whose labels may be used, and what is tested on (of recordings a fifth of the people); the anchor is the first device."""
     if config.data == "movements":
         whole = data.movements(key, sum(config.windows))
         parts = np.split(np.arange(sum(config.windows)), np.cumsum(config.windows)[:-1])
@@ -87,6 +86,7 @@ def split(config, key):
         held_out = samplers.held_out_groups(k_people, whole.people, 0.2)
         known = np.flatnonzero(~held_out)
         parts = known, np.asarray(jax.random.permutation(k_labels, known)), np.flatnonzero(held_out)
+    core.check.integer("anchor", config.anchor, at_least=0, at_most=whole.windows.shape[1] - 1)
     order = np.roll(np.arange(whole.windows.shape[1]), -config.anchor)
     arrays = whole._replace(windows=whole.windows[:, order] / config.divisor)._asdict()
     return [{name: jnp.asarray(array[part]) for name, array in arrays.items()} for part in parts]

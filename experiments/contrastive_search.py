@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from cljax import data, decoding, encoders, losses, metrics, samplers, study, train
+from cljax import core, data, decoding, encoders, losses, metrics, samplers, study, train
 
 
 @train.config
@@ -135,6 +135,7 @@ def quality(model, size, params, texts):
 
 
 def run(config, key, fit=train.fit):
+    core.check.integer("prompts", config.prompts, at_least=1)
     k_model, k_prompts, k_text = jax.random.split(key, 3)
     known, held_out, _, model, params = corpus(config.data, config.split, config.weights, config.vocabulary, config.width, config.layers)
     writer, (judge, known_by) = models(config, k_model, model, params, known, fit)

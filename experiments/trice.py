@@ -214,7 +214,7 @@ def run(config, key, fit=train.fit):
         state, _ = refresh(k_star, state)
     _, start = evaluate(k_star, state)
     state, history = fit(k_fit, state, partial(step, task, config), train.draws(known, config.batch), steps=config.steps, after=after)
-    found = study.over_steps(history, start) | {"mean accuracy": jnp.mean(history["accuracy"])}
+    found = study.over_steps(history, start) | {"mean accuracy": jnp.mean(history.get("accuracy", start["accuracy"]))}
     if config.votes:
         drawn = [write(task, state["params"], test["questions"], test["real"], k) for k in jax.random.split(k_star, config.votes)]
         chosen = samplers.majority(metrics.answer_behind(jnp.stack(drawn, axis=1), task.thus, test["answers"].shape[1]))

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cljax import data, decoding, encoders, metrics, samplers, study, train
+from cljax import core, data, decoding, encoders, metrics, samplers, study, train
 
 
 @train.config
@@ -116,7 +116,8 @@ def motive(config, model, params, held_out):
 def run(config, key, fit=train.fit):
     k_model, k_prompts, k_text = jax.random.split(key, 3)
     known, held_out, model, params = corpus(config.data, config.split, config.weights, config.vocabulary, config.width, config.layers)
-    if config.steps:
+    core.check.integer("prompts", config.prompts, at_least=1)
+    if config.steps or params is None:
         how = dict(batch=config.batch, length=config.window, learning_rate=config.learning_rate, warm_up=config.warm_up)
         params, _ = train.language_model(k_model, model, known, steps=config.steps, params=params, fit=fit, **how)
     if config.method == "held-out text":

@@ -224,6 +224,11 @@ def test_an_arm_trains(experiment, library, arm):
     check_results(experiment.run(tiny(experiment.ARMS[arm]), jax.random.key(0)))
 
 
+def test_no_steps_are_refused(experiment, library):
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        experiment.run(tiny(experiment.ARMS["full"], steps=0), jax.random.key(0))
+
+
 def test_the_released_step_traces(experiment, setting):
     _, model, state, batch = setting
     config = tiny(experiment.ARMS["as released"], vocabulary=20)

@@ -88,6 +88,12 @@ def test_every_arm_and_option_takes_a_step(experiment, model_and_batch):
         experiment.optimiser(config).init(params)
 
 
+def test_an_anchor_must_be_a_device_that_there_is(experiment):
+    for anchor in (5, -1):
+        with pytest.raises(ValueError, match=f"anchor must be at least 0 and at most 4, got {anchor}"):
+            experiment.run(tiny(experiment.ARMS["collossl"], anchor=anchor), jax.random.key(0))
+
+
 def test_an_arm_trains_and_scores(experiment):
     results = experiment.run(tiny(experiment.ARMS["a priori"]), jax.random.key(0))
     names = {"f1 12", "f1 24", "f1 over labels", "matrix", "batches with that positive", *(f"distance {i}" for i in (1, 2, 3, 4))}

@@ -33,6 +33,11 @@ def test_each_decoder_writes(experiment, kept_fit, arm):
         assert 1 < found["perplexity"] < 11 and 0 < found["isotropy"] < 1.1
 
 
+def test_no_prompts_are_refused(experiment):
+    with pytest.raises(ValueError, match="prompts must be at least 1, got 0"):
+        experiment.run(dataclasses.replace(experiment.Config(), prompts=0), jax.random.key(0))
+
+
 def test_what_is_held_out_is_compared_with_itself(experiment):
     texts = jnp.arange(48).reshape(4, 12) % 12
     np.testing.assert_array_equal(experiment.write(tiny(experiment.ARMS["MLE held-out text"]), None, None, None, texts), texts[:, 4:])

@@ -47,6 +47,11 @@ def test_digits_are_learnt_by_the_exact_gradient_and_nearly_so_by_trice(experime
     assert ends["exact"]["error"] == 0 < ends["TRICE"]["error"] < ends["TRICE"]["error over steps"][0] * 1.5
 
 
+def test_without_a_step_it_is_what_it_was(experiment, few_digits):
+    found = experiment.run(tiny(experiment.ARMS["digits TRICE"], steps=0), jax.random.key(0))
+    assert found["mean accuracy"] == found["accuracy"] and found["accuracy over steps"].shape == (1,)
+
+
 LETTERS = data.SUM_TOKENS
 
 

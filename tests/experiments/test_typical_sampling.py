@@ -36,6 +36,14 @@ def test_each_method_writes(experiment, kept_fit, arm):
         assert 1 <= found["tokens kept"] < 6 and found["likeliest dropped"] > 0
 
 
+def test_a_model_that_has_learnt_nothing_writes_and_no_prompts_are_refused(experiment, kept_fit):
+    found = experiment.run(tiny(experiment.ARMS["ancestral"], steps=0), jax.random.key(0), kept_fit)
+    assert set(found) == WRITTEN
+    for prompts in (0, -1):
+        with pytest.raises(ValueError, match=f"prompts must be at least 1, got {prompts}"):
+            experiment.run(tiny(experiment.ARMS["ancestral"], prompts=prompts), jax.random.key(0), kept_fit)
+
+
 def test_the_arms_are_the_whole_ranges(experiment):
     arms = {"typical 0.2", "nucleus 0.95", "top-k 80", "ancestral", "greedy", "beam 4", "held-out text"}
     assert len(experiment.ARMS) == 22 and arms <= set(experiment.ARMS)
