@@ -208,4 +208,4 @@ def log_sum_exp(logits, where):
 def size(source):
     """The number of keys of one of `sources`, over all devices, that can be a row's negatives."""
     keys, columns, axis_name = source
-    return len(keys) * (1 if axis_name is None else lax.axis_size(axis_name)) - ("index" in columns)
+    return max(0, len(keys) * (1 if axis_name is None else lax.axis_size(axis_name)) - ("index" in columns))

@@ -61,7 +61,7 @@ def meta_node_contrast(
         embeddings=(embeddings, "B D"), labels=(labels, "B", "int"), where=(where, "B?", "bool"), temperature=(temperature, "", "number")
     )["B"]
     check.integer("num_clusters", num_clusters, at_least=1)
-    scale = _pairs.scale(temperature, batch)[0]
+    scale = _pairs.scale(temperature, 1)[0]
     unit = safe_normalize(_pairs.drop(where, embeddings))
     attraction = _log_attraction(unit, rows, columns, weights, scale, axis_name)
     valid = jnp.ones(batch) if where is None else jnp.asarray(where, jnp.float32)
@@ -110,7 +110,7 @@ def graph_info_nce(
     Reference: Hu et al., "Graph-MLP: Node Classification without Message Passing in Graph", 2021; the full loss SCGC* of arXiv 2209.14067.
     """
     batch = check.arrays(embeddings=(embeddings, "B D"), where=(where, "B?", "bool"), temperature=(temperature, "", "number"))["B"]
-    scale = _pairs.scale(temperature, batch)[0]
+    scale = _pairs.scale(temperature, 1)[0]
     embeddings = _pairs.drop(where, embeddings)
     attraction = _log_attraction(safe_normalize(embeddings), rows, columns, weights, scale, axis_name)
 

@@ -126,7 +126,7 @@ def _placed(x, similarity):
 
 def _log_total(x, axis_name):
     """The log-sum-exp over rows and devices; 0, with zero gradient, where all are -inf."""
-    highest = lax.stop_gradient(jnp.max(x))
+    highest = lax.stop_gradient(jnp.max(x, initial=-jnp.inf))
     if axis_name is not None:
         highest = lax.pmax(vary(highest, {axis_name}), axis_name)
     highest = jnp.where(jnp.isfinite(highest), highest, 0)

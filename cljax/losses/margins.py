@@ -239,8 +239,8 @@ def _sorted(embeddings, rows, sources, margin, distance, how, semi_hard):
 
     if how["implementation"] == "dense" or (how["implementation"] == "auto" and len(embeddings) * len(keys) <= _PAIRS):
         return jax.vmap(one)((embeddings, rows))
-    at_once = how["block_size"] or max(1, _PAIRS // len(keys))
-    return lax.map(jax.checkpoint(one), (embeddings, rows), batch_size=min(at_once, len(embeddings)))
+    at_once = how["block_size"] or _PAIRS // max(1, len(keys))
+    return lax.map(jax.checkpoint(one), (embeddings, rows), batch_size=max(1, min(at_once, len(embeddings))))
 
 
 def _shifted(distances, kept):

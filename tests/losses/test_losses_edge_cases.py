@@ -110,6 +110,22 @@ def test_one_row_has_nothing_to_tell_apart(every_loss):
         np.testing.assert_array_equal(gradient, 0, err_msg=name)
 
 
+def test_an_empty_batch_has_no_values_and_zero_for_the_whole(every_loss):
+    no_ids, edges = np.zeros(0, int), (np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))
+    options = dict(where=VALID[:0], ids=no_ids, labels=no_ids, negatives=C, negative_ids=np.arange(3), bank=C)
+
+    def found(a, b):
+        values = {name: loss(a, b, options, T, None) for name, loss in every_loss.items()}
+        for mining in ("all", "semi_hard", "hard"):
+            values[mining] = losses.triplet_margin(a, no_ids, margin=T, mining=mining, implementation="blockwise")
+        values["meta nodes"] = losses.meta_node_contrast(a, no_ids, *edges, temperature=T, num_clusters=2)
+        values["graph"] = losses.graph_info_nce(a, *edges, temperature=T)
+        return {name: (x.values if isinstance(x, losses.Masked) else x) for name, x in values.items()}
+
+    for name, values in jax.jit(found, compiler_options=QUICKLY)(A[:0], BB[:0]).items():
+        assert values.shape == (0,) or values == 0, name
+
+
 def test_no_positive_gives_zero_and_is_left_out():
     labels = np.arange(B)
 
