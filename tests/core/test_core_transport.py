@@ -37,6 +37,16 @@ def test_worked_assignment_of_samples_to_clusters():
     assert share.argmax(axis=1).tolist() == [0, 0, 1, 2, 0, 2]
 
 
+def test_worked_cost_of_points_between_two_prototypes():
+    prototypes, queries = f32([[0, 0], [2, 0]]), f32([[0.5, 1], [0.3, 0.8], [0.4, 1.2], [2.5, 1], [2.3, 0.9], [2.6, 1.1]])
+    cost = ((prototypes[:, None] - queries) ** 2).sum(axis=-1)
+    cost /= cost.max()
+    np.testing.assert_allclose(cost[0], [0.156838, 0.091593, 0.200753, 0.909661, 0.765370, 1], atol=1e-6)
+    found = sinkhorn(cost, 0.05)
+    np.testing.assert_allclose(found.cost, 0.152793, atol=2e-6)
+    assert abs(int(found.steps) - 387) <= 2  # the last digits decide when it ends
+
+
 def test_the_other_sign_of_the_released_code_sends_samples_to_far_clusters():
     assert np.asarray(transport(-COST, 0.1, iterations=10, tolerance=0.0).plan).argmax(axis=0).tolist() == [2, 2, 2, 0, 1, 0]
 

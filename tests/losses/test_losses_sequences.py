@@ -78,6 +78,12 @@ def test_leading_axes_and_narrow_dtypes():
 CHOSEN, REJECTED, OF_CHOSEN, OF_REJECTED = f32([-10, -3, -7]), f32([-12, -2, -7]), f32([-11, -3, -6]), f32([-11.5, -4, -6])
 
 
+def test_worked_numbers_of_a_preference():
+    chosen, rejected, nothing = f32([3, -2, 1.5, 0.5]), f32([1, -4, 2, 0.5]), f32([0, 0, 0, 0])
+    found = [jnp.mean(losses.dpo(chosen, rejected, nothing, nothing, beta=beta)) for beta in (0.02, 1.0)]
+    close(found, [0.684500, 0.480270])
+
+
 @pytest.mark.parametrize("beta", [0.1, 2.0])
 def test_losses_of_preferences_and_their_gradients(beta):
     def found(chosen, rejected):

@@ -1,5 +1,7 @@
 """The losses on inputs small enough to check by hand, against numbers worked out in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +94,36 @@ def test_info_nce_in_the_batch_with_and_without_more_negatives():
     np.testing.assert_allclose(once(found, Q, K, f32([[0, 1], [-1, 0], [0.6, -0.8]])), [0.909659, 2.419609, 1.546642, 7.765847], rtol=1e-6)
 
 
+def test_info_nce_against_a_bank_with_and_without_the_batch():
+    def found(c, s, bank):
+        return [[losses.mean(losses.info_nce(x, y, temperature=0.1, negatives=bank, in_batch=b)) for x, y in ((c, s), (s, c))] for b in (False, True)]
+
+    arrays = f32([[1, 0.2], [0.1, 1]]), f32([[0.9, 0.1], [0.3, 0.8]]), f32([[-1, 0], [0, -1], [1, 1]])
+    close(once(found, *arrays), [[0.156486, 0.280368], [0.160569, 0.284485]])
+
+
+def test_info_nce_of_raw_products_with_and_without_more_negatives():
+    def found(p, c, generated):
+        loss = functools.partial(losses.info_nce, temperature=1.0, similarity="dot")
+        return loss(p, c), losses.mean(loss(c, p)), loss(p, c, negatives=generated)
+
+    arrays = f32([[1, 0, 0.5], [0, 1, -0.5]]), f32([[0.9, 0.1, 0.4], [-0.2, 0.8, 0]]), f32([[0.7, 0.3, 0.9], [0.1, 0.9, 0.2]])
+    forth, back, more = once(found, *arrays)
+    close(forth, [0.241008, 0.341154])
+    close(back, 0.288272)
+    close(more, [1.004438, 1.027228])
+
+
+def test_info_nce_of_raw_and_of_normalised_embeddings():
+    def found(a, b):
+        one_way = [losses.mean(losses.info_nce(a, b, temperature=t, similarity=s)) for t, s in ((1.0, "dot"), (1.0, "cosine"), (0.05, "cosine"))]
+        return one_way, losses.mean(losses.symmetric_info_nce(a, b, temperature=1.0, similarity="dot"))
+
+    one_way, both = once(found, f32([[1, 0], [0, 1], [1, 1]]), f32([[0.9, 0.1], [0.2, 0.8], [0.5, 1]]))
+    close(one_way, [0.855856, 0.862446, 0.126016], atol=2e-6)
+    close(both, 0.867437)
+
+
 def test_info_nce_with_one_hard_negative_each():
     def found(z, one, negative, other):
         pairs = (one, None), (one, negative), (other, None)
@@ -103,12 +135,12 @@ def test_info_nce_with_one_hard_negative_each():
 
 def test_symmetric_info_nce_with_and_without_smoothing():
     def found(a, b):
-        one_way = losses.mean(losses.info_nce(a, b, temperature=1.0)), losses.mean(losses.info_nce(b, a, temperature=1.0))
+        one_way = [[losses.mean(losses.info_nce(x, y, temperature=t)) for x, y in ((a, b), (b, a))] for t in (1.0, 0.07)]
         options = [dict(temperature=t, label_smoothing=s) for t in (1.0, 0.07) for s in (0.0, 0.1)]
         return one_way, [losses.mean(losses.symmetric_info_nce(a, b, **o)) for o in options]
 
     one_way, both = once(found, f32([[1, 0], [0.6, 0.8], [0, 2]]), f32([[3, 1], [1, 1], [-1, 3]]))
-    close(one_way, [0.827895, 0.825365])
+    close(one_way, [[0.827895, 0.825365], [0.050641, 0.063690]])
     close(both, [0.826630, 0.859619, 0.057165, 0.528438])
 
 
@@ -116,12 +148,13 @@ def test_symmetric_info_nce_of_parts_of_a_batch():
     def found(a, b, groups):
         # The set of a pair's ids holds the other group and the pairs of its own do not share one: only the own group is compared.
         parts = [losses.mean(losses.symmetric_info_nce(a[s], b[s], temperature=0.1)) for s in (slice(4), slice(2), slice(2, 4))]
+        parts.append(losses.mean(losses.info_nce(a, b, temperature=0.1, ids=groups)))
         return parts, losses.symmetric_info_nce(a, b, temperature=0.1, ids=groups)
 
     a, b = f32([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]]), f32([[0.8, 0.6], [0, 1], [1, 0], [-0.6, 0.8]])
     crossed = np.array([[1, 2], [3, 4], [1, 3], [2, 4]])
     parts, masked = once(found, a, b, crossed)
-    close(parts, [1.770382, 0.036365, 0.019977])
+    close(parts, [1.770382, 0.036365, 0.019977, 0.014610])
     close([masked[:2].mean(), masked[2:].mean(), masked.mean()], [0.036365, 0.019977, 0.028171])
 
 
@@ -133,6 +166,14 @@ def test_nt_xent_takes_both_views_as_anchors():
     close(values[0], [1.078049, 1.506259, 1.574669, 1.435333, 1.481776, 1.175305])
     close(values[1], [0.127519, 1.958650, 3.117195, 1.828378, 2.188263, 0.694996])
     close(all_equal, np.full(6, np.log(5)))
+
+
+def test_nt_xent_of_raw_products():
+    values = once(
+        lambda a, b: losses.nt_xent(a, b, temperature=1.0, similarity="dot"),
+        *(f32([[1, 0], [0, 1], [0.5, 0.5]]), f32([[0.8, 0.6], [0.2, 0.9], [-0.5, 1]])),
+    )
+    close(values, [1.102435, 1.366826, 1.869680, 1.429645, 1.367326, 1.836390])
 
 
 H = f32([[1, 0], [0.9, 0.3], [0, 1], [0.3, 1], [-1, 0.2]])
@@ -150,10 +191,12 @@ def test_sup_con_leaves_a_row_without_a_positive_out():
 
 def test_multi_positive_info_nce_with_uniform_targets():
     def found(h, t):
-        multi = [losses.multi_positive_info_nce(x, y, CLASSES, temperature=0.5) for x, y in ((h, t), (t, h))]
-        return [losses.mean(x) for x in (*multi, losses.symmetric_info_nce(h, t, temperature=0.5))]
+        ways = (h, t), (t, h)
+        multi = [losses.multi_positive_info_nce(x, y, CLASSES, temperature=0.5) for x, y in ways]
+        single = [losses.info_nce(x, y, temperature=0.5) for x, y in ways]
+        return [losses.mean(x) for x in (*multi, *single, losses.symmetric_info_nce(h, t, temperature=0.5))]
 
-    close(once(found, H, T), [0.891789, 0.934113, 0.924970])
+    close(once(found, H, T), [0.891789, 0.934113, 0.903808, 0.946132, 0.924970])
 
 
 def test_multi_positive_info_nce_combines_positives_in_three_ways():
@@ -168,6 +211,25 @@ def test_multi_positive_info_nce_combines_positives_in_three_ways():
     lse = np.log(np.exp(scores).sum(axis=1))
     close(outside, lse - [1.5, 1.5])
     close(inside, lse - [np.log(np.exp(2) + np.exp(1)), 1.5])
+
+
+def test_multi_positive_info_nce_picks_an_entry_of_a_table():
+    def found(table, queries, labels, **options):
+        def loss(queries, table):
+            return losses.multi_positive_info_nce(queries, table, labels, np.arange(len(table)), temperature=options["t"], similarity="dot").values
+
+        return loss(queries, table), jax.grad(lambda q: loss(q, table).sum())(queries)
+
+    entries = f32([[1, 0, 1], [0, 2, -1], [-1, 1, 0]]), f32([[0.5, 0.5, -0.5], [1, -1, 0]])
+    values, gradient = once(lambda table, q: found(table, q, np.array([1, 0]), t=1.0), *entries)
+    close(values, [0.368981, 0.094923])
+    close(gradient, [[0, -0.462842, 0.462842], [-0.135836, 0.135836, -0.135836]])
+
+    bank = f32([[1, 1, 0], [0, 1, 2], [1, 0, 0], [0, 1, 0], [1, 1, 1]])
+    bank /= np.linalg.norm(bank, axis=1, keepdims=True)
+    values, gradient = once(lambda table, q: found(table, q, np.array([0, 1]), t=0.5), bank, bank[:2])
+    close(values, [1.118700, 0.857900])
+    close(gradient / 2, [[-0.163547, -0.126329, 0.205115], [0.289753, 0.115162, -0.359161]])
 
 
 def test_grouped_info_nce_weighs_its_negatives():

@@ -74,9 +74,12 @@ def test_entropy_deviation_is_entropy_minus_surprisal():
 def test_the_mean_deviation_is_zero_under_the_model_itself():
     every = jnp.stack([deviation(LOGITS, np.full((3, 5), token)) for token in range(7)], axis=-1)
     np.testing.assert_allclose(jnp.sum(jax.nn.softmax(LOGITS) * every, axis=-1), np.zeros((3, 5)), atol=1e-5)
-    p = np.log(np.array([[0.5, 0.2, 0.15, 0.1, 0.05]], np.float32))
-    each = [deviation(p, np.array([token]))[0] for token in range(5)]
-    np.testing.assert_allclose(np.abs(each), [0.639927, 0.276364, 0.564046, 0.969511, 1.662658], atol=1e-5)
+    for p, expected in (
+        ([0.5, 0.2, 0.15, 0.1, 0.05], [0.639927, 0.276364, 0.564046, 0.969511, 1.662658]),
+        ([0.3, 0.25, 0.15, 0.1, 0.08, 0.06, 0.04, 0.02], [0.596478, 0.414156, 0.096670, 0.502135, 0.725278, 1.012960, 1.418425, 2.111573]),
+    ):
+        each = deviation(np.tile(np.log(p).astype(np.float32), (len(p), 1)), np.arange(len(p)))
+        np.testing.assert_allclose(np.abs(each), expected, atol=1e-5)
 
 
 def test_impossible_tokens_have_no_part_in_the_entropy():

@@ -42,6 +42,11 @@ def test_bm25_follows_its_formula(options):
     np.testing.assert_allclose(found, reference_bm25(**dict(k1=1.5, b=0.75) | options), rtol=1e-5, atol=1e-6)
 
 
+def test_bm25_of_three_documents():
+    found = retrieval.bm25(["a c"], ["a b a", "b c", "c c d a"], k1=1.2, b=0.75)
+    np.testing.assert_allclose(found * 2.2, [[0.646255, 0.544215, 1.004465]], atol=2e-6)  # other variants multiply by k1 + 1
+
+
 def test_tf_idf_follows_its_formula():
     found = retrieval.tf_idf(QUERIES, DOCUMENTS)
     assert found.dtype == np.float32 and found[5].argmax() == 4
