@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Key, UInt32
 
 KeyLike = Key[Array, ""] | UInt32[ArrayLike, "_"]  # typed, or of the older kind
-_KINDS = {"float": jnp.floating, "int": jnp.integer, "bool": jnp.bool_, "number": jnp.number}
+_KINDS = {"float": (jnp.floating,), "int": (jnp.integer,), "bool": (jnp.bool_,), "number": (jnp.integer, jnp.floating)}
 
 
 def arrays(**arguments):
@@ -23,7 +23,7 @@ def arrays(**arguments):
     Args:
       **arguments: `name=(value, spec, kind)` or `name=(value, spec)`. `spec` names the axes, `"B D"`: an axis with the same name has the same size in
         all arguments, a number is that size, a leading `...` is any number of axes; with a `?` at its end the value may be None, and is passed over.
-        `kind` is `"float"` (the default), `"int"`, `"bool"`, `"number"` or None for any dtype.
+        `kind` is `"float"` (the default), `"int"`, `"bool"`, `"number"` (a float or an integer) or None for any dtype.
 
     Returns:
       The sizes by axis name, `{"B": 32, "D": 128}`.
@@ -41,7 +41,7 @@ def arrays(**arguments):
         if not isinstance(value, (jax.Array, np.ndarray, np.generic, int, float, bool)):
             raise TypeError(f"{name} must be an array, got {_describe(value)}")
         shape, dtype = np.shape(value), jnp.result_type(value)
-        if kind is not None and not jnp.issubdtype(dtype, _KINDS[kind]):
+        if kind is not None and not _is(dtype, kind):
             raise TypeError(f"{name} must have dtype {kind}, got {dtype}")
         axes = spec.split()
         leading = bool(axes) and axes[0] == "..."
@@ -121,6 +121,10 @@ def installed(module, extra):
         raise ImportError(f"{module} is not installed; install it with: pip install 'cljax[{extra}]'")
 
 
+def _is(dtype, kind):
+    return any(jnp.issubdtype(dtype, accepted) for accepted in _KINDS[kind])
+
+
 def _describe(value):
     return f"{value!r} ({type(value).__name__})" if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
@@ -128,7 +132,7 @@ def _describe(value):
 def _concrete(name, value, several):
     if isinstance(value, (bool, np.bool_, str)) or not isinstance(value, (int, float, np.generic, np.ndarray, jax.Array)):
         raise TypeError(f"{name} must be a number, got {_describe(value)}")
-    if not jnp.issubdtype(jnp.result_type(value), jnp.number):
+    if not _is(jnp.result_type(value), "number"):
         raise TypeError(f"{name} must be a number, got dtype {jnp.result_type(value)}")
     if not several and np.ndim(value):
         raise ValueError(f"{name} must have shape [], got {list(np.shape(value))}")

@@ -43,7 +43,7 @@ def meta_node_contrast(
         entry of weight 0 (padding) adds nothing.
       temperature: divides the cosine; above 0 (the paper multiplies by its inverse).
       num_clusters: K.
-      epsilon: added to the sum of a node, for nodes without neighbours.
+      epsilon: added to the sum of a node, for nodes without neighbours; not below 0.
       where: `[B]` booleans, the valid nodes: others are in no cluster and have the value 0; entries of S that name them must have weight 0.
       axis_name: the mapped axis over which the nodes are split; rows and columns are then numbers of all nodes, and each entry stands on one device,
         whichever.
@@ -57,11 +57,9 @@ def meta_node_contrast(
     Reference: "Efficient block contrastive learning via parameter-free meta-node approximation", 2022 (arXiv 2209.14067). There an empty cluster is a
     zero vector of the sum, or NaN.
     """
-    batch = check.arrays(
-        embeddings=(embeddings, "B D"), labels=(labels, "B", "int"), where=(where, "B?", "bool"), temperature=(temperature, "", "number")
-    )["B"]
+    batch = check.arrays(embeddings=(embeddings, "B D"), labels=(labels, "B", "int"), where=(where, "B?", "bool"))["B"]
     check.integer("num_clusters", num_clusters, at_least=1)
-    scale = _pairs.scale(temperature, 1)[0]
+    scale = _scale(temperature, epsilon)
     unit = safe_normalize(_pairs.drop(where, embeddings))
     attraction = _log_attraction(unit, rows, columns, weights, scale, axis_name)
     valid = jnp.ones(batch) if where is None else jnp.asarray(where, jnp.float32)
@@ -98,7 +96,7 @@ def graph_info_nce(
 
     Args:
       embeddings, rows, columns, weights, temperature, where: as in `meta_node_contrast`.
-      epsilon: added to the share of a node.
+      epsilon: added to the share of a node; not below 0.
       axis_name, collective, block_size, implementation: as in `pairwise.reduce`; entries of S as in `meta_node_contrast`.
 
     Returns:
@@ -109,8 +107,8 @@ def graph_info_nce(
 
     Reference: Hu et al., "Graph-MLP: Node Classification without Message Passing in Graph", 2021; the full loss SCGC* of arXiv 2209.14067.
     """
-    batch = check.arrays(embeddings=(embeddings, "B D"), where=(where, "B?", "bool"), temperature=(temperature, "", "number"))["B"]
-    scale = _pairs.scale(temperature, 1)[0]
+    batch = check.arrays(embeddings=(embeddings, "B D"), where=(where, "B?", "bool"))["B"]
+    scale = _scale(temperature, epsilon)
     embeddings = _pairs.drop(where, embeddings)
     attraction = _log_attraction(safe_normalize(embeddings), rows, columns, weights, scale, axis_name)
 
@@ -198,6 +196,12 @@ def dec_kl(assignment: Float[ArrayLike, "B K"], target: Float[ArrayLike, "B K"])
     q, p = _pairs.float_array(assignment), lax.stop_gradient(_pairs.float_array(target))
     none = p == 0
     return jnp.sum(jnp.where(none, 0, p * (jnp.log(jnp.where(none, 1, p)) - jnp.log(jnp.where(none, 1, q)))), axis=1)
+
+
+def _scale(temperature, epsilon):
+    check.arrays(temperature=(temperature, "", "number"), epsilon=(epsilon, "", "number"))
+    check.number("epsilon", epsilon, at_least=0)
+    return _pairs.scale(temperature, 1)[0]
 
 
 def _log_attraction(unit, rows, columns, weights, scale, axis_name):

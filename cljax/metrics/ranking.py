@@ -244,12 +244,12 @@ def label_retrieval(
     return Masked(*lax.map(one, (queries, labels, own), batch_size=min(block_size, batch)))
 
 
-def _ranked(scores, relevance, where, k=None):
+def _ranked(scores, relevance, where, *depth):
     """The relevance in the order of the list, 0 where an item does not exist; and whether a query's scores are numbers."""
     sizes = check.arrays(scores=(scores, "Q N", "number"), relevance=(relevance, "Q N", None), where=(where, "Q N?", "bool"))
     if not any(jnp.issubdtype(jnp.result_type(relevance), kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
         raise TypeError(f"relevance must have dtype bool, int or float, got {jnp.result_type(relevance)}")
-    if k is not None:
+    for k in depth:
         check.integer("k", k, at_least=1, at_most=sizes["N"])
     exists = jnp.ones(jnp.shape(scores), bool) if where is None else jnp.asarray(where)
     scores = jnp.asarray(scores)

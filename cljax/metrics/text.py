@@ -153,6 +153,7 @@ def coherence(logits: Float[ArrayLike, "... T V"], tokens: Int[ArrayLike, "... T
     >>> print(f"{coherence(logits, jnp.array([[1, 0]])).values[0] / jnp.log(2):.4f}")
     -2.0000
     """
+    _check(tokens, where)
     surprisal, kept = losses.token_cross_entropy(logits, tokens, where)
     count = jnp.sum(kept, axis=-1)
     return Masked(-jnp.sum(surprisal, axis=-1) / jnp.maximum(count, 1), count > 0)
@@ -187,14 +188,17 @@ def answer_behind(tokens: Int[ArrayLike, "*batch T"], mark: int, length: int) ->
     return jnp.take_along_axis(tokens, place, axis=-1, mode="fill", fill_value=-1)
 
 
+def _check(tokens, where):
+    check.arrays(tokens=(tokens, "... T", "int"), where=(where, "... T?", "bool"))
+    if where is not None and jnp.shape(where) != jnp.shape(tokens):
+        raise ValueError(f"where must have shape {list(jnp.shape(tokens))} as tokens, got {list(jnp.shape(where))}")
+
+
 def _texts(tokens, where):
     """Texts `[R, T]` whose tokens that count come first, and how many those are, `[R, 1]`."""
-    check.arrays(tokens=(tokens, "... T", "int"), where=(where, "... T?", "bool"))
-    shape = jnp.shape(tokens)
-    if where is not None and jnp.shape(where) != shape:
-        raise ValueError(f"where must have shape {list(shape)} as tokens, got {list(jnp.shape(where))}")
-    tokens = jnp.reshape(tokens, (-1, shape[-1]))
+    _check(tokens, where)
+    tokens = jnp.reshape(tokens, (-1, jnp.shape(tokens)[-1]))
     if where is None:
-        return tokens, jnp.full((len(tokens), 1), shape[-1])
+        return tokens, jnp.full((len(tokens), 1), tokens.shape[1])
     where = jnp.reshape(where, tokens.shape)
     return jnp.take_along_axis(tokens, jnp.argsort(~where, axis=1, stable=True), axis=1), jnp.sum(where, axis=1, keepdims=True)

@@ -107,6 +107,7 @@ def corpus_batch(
     check.key("key", key)
     check.key("order", order)
     check.arrays(sizes=(sizes, "C", "int"), step=(step, "", "int"))
+    check.number("step", step, at_least=0)
     check.integer("batch", batch, at_least=1)
     shares, sizes = corpus_mixture(sizes, exponent), jnp.asarray(sizes)
     corpus = jax.random.choice(key, len(sizes), p=shares)

@@ -87,6 +87,8 @@ def test_nan_is_not_normalised_away():
         (ValueError, r"y must have shape \[B\] with B = 2 as in x, got \[3\]", lambda: check.arrays(x=(np.ones(2), "B"), y=(np.ones(3), "B"))),
         (ValueError, r"x must have shape \[..., 3\], got \[4, 2\]", lambda: check.arrays(x=(np.ones((4, 2)), "... 3"))),
         (TypeError, "x must have dtype int, got float32", lambda: check.arrays(x=(np.ones(2, np.float32), "B", "int"))),
+        (TypeError, "x must have dtype number, got complex64", lambda: check.arrays(x=(np.ones(2, np.complex64), "B", "number"))),
+        (TypeError, "t must be a number, got dtype complex64", lambda: check.number("t", np.complex64(1))),
         (TypeError, "x must be an array, got None", lambda: check.arrays(x=(None, "B"))),
         (TypeError, "x must be an array, got list", lambda: check.arrays(x=([1.0], "B"))),
         (ValueError, "mode must be one of 'a', 'bcd', got 'bc'; did you mean 'bcd'", lambda: check.choice("mode", "bc", ("a", "bcd"))),

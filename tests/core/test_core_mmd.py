@@ -91,6 +91,7 @@ def test_four_devices_give_the_distance_and_the_gradients_of_one(check_vma):
         (TypeError, "x must have dtype float", lambda: core.mmd(X.astype(int), Y)),
         (ValueError, "scales must be greater than 0, got 0.0", lambda: core.mmd(X, Y, scales=(1.0, 0.0))),
         (TypeError, "scales must be a sequence of numbers, at least one", lambda: core.mmd(X, Y, scales=())),
+        (ValueError, r"floor must have shape \[\], got \[3\]", lambda: core.mmd(X, Y, floor=np.ones(3, np.float32))),
         (ValueError, "axis_name='x' is not mapped here", lambda: core.mmd(X, Y, axis_name="x")),
     ],
 )

@@ -122,6 +122,7 @@ def test_bad_input_is_named():
         (TypeError, "cost must have dtype float", dict(cost=np.ones((2, 2), int))),
         (ValueError, "iterations must be at least 1, got 0", dict(iterations=0)),
         (ValueError, "tolerance must be at least 0", dict(tolerance=-1.0)),
+        (ValueError, r"tolerance must have shape \[\], got \[2\]", dict(tolerance=np.ones(2, f32))),
     ):
         with pytest.raises(error, match=text):
             sinkhorn(**(dict(cost=COST, epsilon=0.1) | options))

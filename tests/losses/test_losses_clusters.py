@@ -243,6 +243,12 @@ def test_four_devices_give_the_values_and_the_gradients_of_one(check_vma):
             lambda: losses.meta_node_contrast(Z, LABELS[:3], *FIRST, temperature=1.0, num_clusters=2),
         ),
         (ValueError, "temperature must be greater than 0", lambda: losses.graph_info_nce(Z, *FIRST, temperature=0.0)),
+        (ValueError, "epsilon must be at least 0, got -1", lambda: losses.graph_info_nce(Z, *FIRST, temperature=1.0, epsilon=-1.0)),
+        (
+            TypeError,
+            "epsilon must be an array, got None",
+            lambda: losses.meta_node_contrast(Z, LABELS, *FIRST, temperature=1.0, num_clusters=2, epsilon=None),
+        ),
         (
             ValueError,
             r"columns must have shape \[E\] with E = 16",

@@ -160,6 +160,9 @@ def test_bad_input_is_named():
         metrics.linear_probe(TEST, TEST_LABELS[1:], REFERENCE, REFERENCE_LABELS)
     with pytest.raises(ValueError, match="penalty must be greater than 0"):
         metrics.ridge_probe(*DATA, penalty=0.0)
+    for probe in (metrics.ridge_probe, metrics.linear_probe):
+        with pytest.raises(ValueError, match=r"penalty must have shape \[\], got \[1, 1\]"):
+            probe(*DATA, penalty=np.ones((1, 1), np.float32))
     with pytest.raises(ValueError, match="num_classes must be at least 4, got 3"):
         metrics.ridge_probe(*DATA, num_classes=3)
     with pytest.raises(TypeError, match="embeddings is traced, and linear_probe runs scikit-learn outside jit; ridge_probe works under jit"):

@@ -118,6 +118,10 @@ def test_bad_input_is_named():
         metrics.recall_at_k(SCORES, RELEVANT, 13)
     with pytest.raises(TypeError, match="k must be an integer, got 2.0"):
         metrics.ndcg_at_k(SCORES, RELEVANT, 2.0)
+    with pytest.raises(TypeError, match="k must be an integer, got None"):
+        metrics.recall_at_k(SCORES, RELEVANT, None)
+    with pytest.raises(TypeError, match="scores must have dtype number, got complex64"):
+        metrics.r_precision(SCORES.astype(np.complex64), RELEVANT)
     with pytest.raises(ValueError, match=r"relevance must have shape \[Q, N\] with N = 12 as in scores, got \[6, 11\]"):
         metrics.mrr_at_k(SCORES, RELEVANT[:, 1:], 3)
     with pytest.raises(ValueError, match=r"scores must have shape \[Q, N\], got \[12\]"):

@@ -123,6 +123,8 @@ def test_isotropy_of_batches_is_that_of_the_corpus():
         (lambda: metrics.zipf(TEXTS, top=1), "top must be at least 2"),
         (lambda: metrics.coherence(LOGITS, TOKENS[0]), "tokens must have shape"),
         (lambda: metrics.entropy_deviation(TOKENS, TOKENS), "logits must have"),
+        (lambda: metrics.coherence(LOGITS, TOKENS, where=TOKENS), "where must have dtype bool"),
+        (lambda: metrics.coherence(LOGITS, TOKENS, where=TOKENS[:2] > 0), r"where must have shape \[3, 5\] as tokens, got \[2, 5\]"),
         (lambda: metrics.answer_behind(np.ones((2, 3)), 9, 2), "tokens must have dtype int"),
         (lambda: metrics.answer_behind(np.ones((2, 3), int), 9, 0), "length must be at least 1, got 0"),
     ],

@@ -93,3 +93,5 @@ def test_numbers_out_of_range_are_named():
         retrieval.bm25(QUERIES, DOCUMENTS, b=2)
     with pytest.raises(ValueError, match="k1 must be at least 0, got -1"):
         retrieval.bm25(QUERIES, DOCUMENTS, k1=-1)
+    with pytest.raises(ValueError, match=r"k1 must have shape \[\], got \[2\]"):
+        retrieval.bm25(QUERIES, DOCUMENTS, k1=np.ones(2, np.float32))

@@ -129,6 +129,7 @@ def test_a_stream_of_a_traced_number_of_rows_shows_each_once_an_epoch():
         (TypeError, "probabilities must have dtype float", lambda: samplers.cas_scores(LABELS[:, None])),
         (TypeError, "contrast must be an array", lambda: samplers.cas_scores(NOW, contrast="0.1")),
         (ValueError, "class_weight must be at least 0, got -1", lambda: samplers.cas_scores(NOW, class_weight=-1.0)),
+        (ValueError, r"class_weight must have shape \[\], got \[5\]", lambda: samplers.cas_scores(NOW, class_weight=np.ones(5, np.float32))),
         (ValueError, "confident must be at least 1, got 0", lambda: samplers.cas_select(NOW, None, 2, confident=0)),
         (ValueError, r"where must have shape \[5\]", lambda: samplers.cas_select(NOW, None, 2, where=np.ones(4, bool))),
         (ValueError, "count must be at least 1 and at most 5, got 6", lambda: samplers.cas_select(NOW, None, 6)),

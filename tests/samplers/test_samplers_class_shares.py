@@ -36,6 +36,8 @@ def test_each_example_of_a_class_and_each_class_is_as_likely():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="share must be at least 0 and at most 1, got 1.5"):
         samplers.class_shares(KEY, LABELS, 1.5)
+    with pytest.raises(ValueError, match=r"share must have shape \[\], got \[2\]"):
+        samplers.class_shares(KEY, LABELS, np.ones(2, np.float32) / 2)
     with pytest.raises(TypeError, match="labels must have dtype int"):
         samplers.class_shares(KEY, LABELS * 1.0, 0.5)
     with pytest.raises(ValueError, match="labels must hold one at least"):

@@ -133,6 +133,7 @@ def test_clips_are_spread_from_the_first_to_the_last_frame():
         (lambda: samplers.interval_pmf(0), ValueError, "total must be at least 1, got 0"),
         (lambda: samplers.interval_pmf(3, "falling"), ValueError, "kind must be one of 'decreasing', 'uniform', 'increasing', 'zero', got 'falling'"),
         (lambda: samplers.interval_pmf(3, power=0), ValueError, "power must be greater than 0, got 0"),
+        (lambda: samplers.sample_interval(KEY, 3, power=np.ones(2, np.float32)), ValueError, r"power must have shape \[\], got \[2\]"),
         (lambda: samplers.sample_interval(KEY, 0), ValueError, "total must be at least 1, got 0"),
         (lambda: samplers.sample_interval(3, 4), TypeError, "key must be a PRNG key"),
         (lambda: samplers.sample_interval(KEY, 4.0), TypeError, "total must have dtype int, got float32"),

@@ -72,6 +72,7 @@ def test_a_batch_is_of_one_corpus_whose_rows_come_in_epochs():
         (lambda: samplers.mixture_rows(jax.random.key(0), SIZES, -1), ValueError, "count must be at least 0, got -1"),
         (lambda: samplers.mixture_rows(0, SIZES, 1), TypeError, "key must be a PRNG key"),
         (lambda: samplers.mixture_rows(jax.random.key(0), 0 * SIZES, 1), ValueError, "sizes must hold one above 0"),
+        (lambda: samplers.corpus_batch(jax.random.key(0), jax.random.key(0), SIZES, 2, -1), ValueError, "step must be at least 0, got -1"),
         (lambda: samplers.corpus_batch(jax.random.key(0), 0, SIZES, 2, 0), TypeError, "order must be a PRNG key"),
         (lambda: samplers.corpus_batch(jax.random.key(0), jax.random.key(0), SIZES, 0, 0), ValueError, "batch must be at least 1, got 0"),
         (lambda: samplers.corpus_batch(jax.random.key(0), jax.random.key(0), SIZES, 2, 0.5), TypeError, "step must have dtype int"),

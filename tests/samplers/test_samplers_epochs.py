@@ -268,6 +268,7 @@ def test_whole_groups_are_held_out_each_as_often_as_any_other():
         (ValueError, "groups must hold two different ones at least, got 1", lambda: samplers.held_out_groups(KEY, np.ones(3, int))),
         (TypeError, "groups must have dtype int", lambda: samplers.held_out_groups(KEY, np.arange(3.0))),
         (ValueError, "share must be above 0 and below 1, got 1", lambda: samplers.held_out_groups(KEY, np.arange(3), 1)),
+        (TypeError, "share must be a number, got 'half'", lambda: samplers.held_out_groups(KEY, np.arange(3), "half")),
         (ValueError, r"groups must not be empty", lambda: samplers.group_batches(KEY, np.arange(0), 1, 0)),
         (ValueError, "lengths must be at most the last boundary, 64, got", lambda: samplers.bucket_batches(KEY, LENGTHS, 8, 0, boundaries=(32, 64))),
         (ValueError, r"boundaries must rise, got \(64, 32\)", lambda: samplers.bucket_batches(KEY, LENGTHS, 8, 0, boundaries=(64, 32))),
