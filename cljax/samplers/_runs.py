@@ -39,7 +39,7 @@ def check_members(name, values, members, classes, what):
 def fold(key, numbers):
     """Two random uint32 words for each of `numbers` `[...]`, `[..., 2]`: those of the key with the number folded in."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.ravel(numbers).astype(jnp.uint32))
-    return jax.vmap(lambda key: jax.random.bits(key, (2,)))(keys).reshape(*jnp.shape(numbers), 2)
+    return jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(keys).reshape(*jnp.shape(numbers), 2)
 
 
 def runs(known):

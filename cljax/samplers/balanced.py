@@ -115,7 +115,7 @@ def _unique(key, ids, batch, epoch):
     total, place = len(ids), jnp.arange(len(ids), dtype=jnp.int32)
     count = total // batch
     k_draw, k_deal = jax.random.split(jax.random.fold_in(key, epoch))
-    in_order, in_cut, in_groups = jax.random.bits(k_draw, (3, total))
+    in_order, in_cut, in_groups = jax.random.bits(k_draw, (3, total), jnp.uint32)
     known, _, index = lax.sort((ids, in_order, place), num_keys=2)
     start, _ = _runs.runs(known)
     fits = place - start < count
@@ -137,10 +137,10 @@ def _classes(key, labels, batch, epoch, per_class):
     known, index = lax.sort((labels, place), num_keys=1)
     start, end = _runs.runs(known)
     whole = (place == start) & (end - start >= per_class)
-    _, _, start, members = lax.sort((~whole, jax.random.bits(k_class, (total,)), start, end - start), num_keys=2)
+    _, _, start, members = lax.sort((~whole, jax.random.bits(k_class, (total,), jnp.uint32), start, end - start), num_keys=2)
 
     # The turns of an epoch are shared out in runs: the first `more` classes of a random order have one turn more than the others.
-    number = jnp.maximum(jnp.sum(whole), 1)
+    number = jnp.maximum(jnp.sum(whole, dtype=jnp.int32), 1)
     turn = jnp.arange(count * classes, dtype=jnp.int32)
     each, more = count * classes // number, count * classes % number
     late = turn - more * (each + 1)
@@ -180,6 +180,6 @@ def _deal(key, groups, kept):
         _, _, chosen = lax.sort((column >= head, bits[1], free_first), num_keys=2)
         return (jnp.zeros(count, bool).at[chosen].set(groups == groups[-1]), groups[-1]), chosen
 
-    bits = jax.random.bits(key, (rows, 2, count))
+    bits = jax.random.bits(key, (rows, 2, count), jnp.uint32)
     start = jnp.zeros(count, bool), jnp.int32(jnp.iinfo(jnp.int32).min)
     return lax.scan(row, vary(start, varying_axes(groups, bits)), (groups, bits))[1]

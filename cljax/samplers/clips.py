@@ -177,7 +177,7 @@ def spread_clips(length: int | Integer[ArrayLike, "*B"], frames: int, stride: in
     room = length - (frames - 1) * stride
     last = jnp.where(room < 1, length, room) - 1
     place = jnp.arange(clips)[:, None] / (clips - 1) if clips > 1 else jnp.full((1, 1), 0.5)
-    return (jnp.round(last * place).astype(jnp.int32) + stride * jnp.arange(frames)) % length
+    return (jnp.round(last * place).astype(jnp.int32) + stride * jnp.arange(frames, dtype=jnp.int32)) % length
 
 
 def _interval(uniform, total, kind, power):

@@ -73,7 +73,7 @@ def mixture_rows(key: KeyLike, sizes: Integer[ArrayLike, " C"], count: int, *, e
     k_corpus, k_row = jax.random.split(key)
     corpus = jax.random.choice(k_corpus, len(sizes), (count,), p=shares)
     ends = jnp.cumsum(sizes)
-    return jax.random.randint(k_row, (count,), (ends - sizes)[corpus], ends[corpus])
+    return jax.random.randint(k_row, (count,), (ends - sizes)[corpus], ends[corpus], jnp.int32)
 
 
 def corpus_batch(
@@ -112,7 +112,7 @@ def corpus_batch(
     shares, sizes = corpus_mixture(sizes, exponent), jnp.asarray(sizes)
     corpus = jax.random.choice(key, len(sizes), p=shares)
     row = shuffled_rows(order, sizes[corpus], step * batch + jnp.arange(batch))
-    return (jnp.cumsum(sizes) - sizes)[corpus] + row
+    return ((jnp.cumsum(sizes) - sizes)[corpus] + row).astype(jnp.int32)
 
 
 def chunk_stream(tokens: Shaped[ArrayLike, " N"], length: int, offset: Integer[ArrayLike, ""] = 0) -> Shaped[Array, "chunks length"]:

@@ -89,7 +89,7 @@ def _episodes(key, labels, ways, shots, each, episodes):
 
     def episode(number):
         k_class, k_member = jax.random.split(jax.random.fold_in(key, number))
-        words = jax.random.bits(k_class, (2,))
+        words = jax.random.bits(k_class, (2,), jnp.uint32)
         chosen = permuted(words, jnp.maximum(classes, ways), way)  # beyond the classes that there are where these are too few
         words = _runs.fold(k_member, way)
 

@@ -156,7 +156,7 @@ def bucket_batches(
 def _ordered(key, groups):
     """The examples in the order of their groups, shuffled within each: their indices, and where the group of each begins and ends."""
     place = jnp.arange(len(groups), dtype=jnp.int32)
-    known, _, index = lax.sort((groups, jax.random.bits(key, (len(groups),)), place), num_keys=2)
+    known, _, index = lax.sort((groups, jax.random.bits(key, (len(groups),), jnp.uint32), place), num_keys=2)
     return index, *_runs.runs(known)
 
 
@@ -172,7 +172,7 @@ def _whole(key, groups, batch, epoch):
     k_order, k_batch = jax.random.split(jax.random.fold_in(key, epoch))
     index, start, end = _ordered(k_order, groups)
     heads = ((place - start) % batch == 0) & (place + batch <= end)
-    none, _, begin = (x[: total // batch] for x in lax.sort((~heads, jax.random.bits(k_batch, (total,)), place), num_keys=2))
+    none, _, begin = (x[: total // batch] for x in lax.sort((~heads, jax.random.bits(k_batch, (total,), jnp.uint32), place), num_keys=2))
     return _cut(index, begin, jnp.where(none, 0, batch), batch)
 
 
@@ -183,7 +183,7 @@ def _shares(key, groups, batch, epoch):
     k_order, k_offset, k_batch = jax.random.split(jax.random.fold_in(key, epoch), 3)
     index, start, end = _ordered(k_order, groups)
     # Batch r belongs to the group of the entry floor((r total + offset) / count): of equally spaced entries a group has its share.
-    entry = row * batch + (row * (total % batch) + jax.random.randint(k_offset, (), 0, total)) // count
+    entry = row * batch + (row * (total % batch) + jax.random.randint(k_offset, (), 0, total, jnp.int32)) // count
     start, end = start[entry], end[entry]
     first, last = _runs.runs(start)
     number, batches, size = row - first, last - first, end - start
@@ -205,4 +205,4 @@ def _buckets(key, lengths, batch, epoch, boundaries):
 
 
 def _shuffle(key, x):
-    return lax.sort((jax.random.bits(key, x.shape), x), num_keys=1)[1]
+    return lax.sort((jax.random.bits(key, x.shape, jnp.uint32), x), num_keys=1)[1]

@@ -149,7 +149,7 @@ def draw_hard_or_random(
     k_random, k_hard, k_coin = jax.random.split(key, 3)
     hard = draw_negatives(k_hard, pool, n, index=index)
     chosen = (jax.random.uniform(k_coin, hard.shape) < share) & (hard >= 0)
-    return jnp.where(chosen, hard, jax.random.randint(k_random, hard.shape, 0, total))
+    return jnp.where(chosen, hard, jax.random.randint(k_random, hard.shape, 0, total, jnp.int32))
 
 
 @partial(jax.jit, static_argnames="n")

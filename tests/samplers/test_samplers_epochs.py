@@ -242,6 +242,24 @@ def test_whole_groups_are_held_out_each_as_often_as_any_other():
     assert [len(np.unique(groups[samplers.held_out_groups(KEY, groups, share)])) for share in (0.5, 0.99)] == [3, 5]
 
 
+def test_draws_are_the_same_with_64_bits():
+    def drawn():
+        yield from (sampler(KEY, GIVEN.get(name, LABELS), epoch=2) for name, sampler in SAMPLERS.items())
+        yield samplers.few_shot_episodes(KEY, LABELS, ways=3, shots=2, queries=3, episodes=4)
+        yield samplers.shuffled_rows(KEY, 7, np.arange(9))
+        yield samplers.corpus_batch(KEY, KEY, np.array([20, 5]), 4, 3)
+        yield samplers.spread_clips(10, 4, clips=3)
+
+    plain = list(drawn())
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        wide = list(drawn())
+        more = samplers.mixture_rows(KEY, np.array([20, 5]), 4), samplers.draw_hard_or_random(KEY, np.ones((2, 3), int), 9, share=0.5)
+    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(wide), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    assert all(rows.dtype == jnp.int32 for rows in more)  # by random floats, of which 64 bits make others
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     "error, text, draw",
