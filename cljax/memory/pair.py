@@ -49,6 +49,6 @@ def gathered_slots(index, size, axis_name):
     """
     index = gather(jnp.asarray(index).astype(jnp.promote_types(jnp.result_type(index), jnp.int32)), axis_name)
     index = jnp.where((index >= 0) & (index < size), index, size)  # a negative index would count from the end
-    order = jnp.arange(len(index))
+    order = jnp.arange(len(index), dtype=jnp.int32)
     last = jnp.zeros(size + 1, jnp.int32).at[index].max(order)[index]
     return index, jnp.where(order == last, index, size)

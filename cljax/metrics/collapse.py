@@ -109,7 +109,7 @@ def collapse_watch(embeddings: Float[ArrayLike, "B D"], *, where: Where = None, 
     Args:
       embeddings: `[B, D]`.
       where: `[B]` booleans, the rows that count.
-      axis_name: the mapped axis over which the rows are split: all of them are looked at, on each device.
+      axis_name: the mapped axis over which the rows are split: all of them are looked at, on each device, with the same result.
 
     Returns:
       float32 scalars by name: `"std"`, the standard deviation of a dimension of the normalised embeddings, mean over dimensions (0 where all
@@ -134,7 +134,8 @@ def collapse_watch(embeddings: Float[ArrayLike, "B D"], *, where: Where = None, 
     count = jnp.maximum(jnp.sum(kept), 1)
     spread = jnp.where(kept[:, None], unit - jnp.sum(unit, axis=0) / count, 0)
     std = jnp.mean(jnp.sqrt(jnp.sum(jnp.square(spread), axis=0) / count))
-    return {"std": std, "mean_cosine": 1 - isotropy(x, where=kept), "effective_rank": effective_rank(x)}
+    found = {"std": std, "mean_cosine": 1 - isotropy(x, where=kept), "effective_rank": effective_rank(x)}
+    return found if axis_name is None else lax.pmean(found, axis_name)  # which says that they are the same on all devices
 
 
 def _rows(embeddings, where):

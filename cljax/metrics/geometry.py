@@ -220,7 +220,7 @@ def contrast_entropy(
     check.axis("axis_name", axis_name)
     keys = safe_normalize(b)
     keys = keys if axis_name is None else lax.all_gather(keys, axis_name, tiled=True)
-    return softmax_entropy(safe_normalize(a) @ keys.T, temperature=temperature)
+    return softmax_entropy(jnp.matmul(safe_normalize(a), keys.T, precision=lax.Precision.HIGHEST), temperature=temperature)
 
 
 def length_bias(

@@ -102,6 +102,13 @@ def test_bank_on_four_devices_equals_one(mode):
         np.testing.assert_array_equal(keys, got[0])
 
 
+@pytest.mark.filterwarnings("error")
+def test_an_update_with_64_bits_mixes_no_integers():
+    with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        init, update = memory.bank(4, 2, momentum=0.0, normalise=False)
+        assert update(init(jax.random.key(0)), np.array([1, 1, -1]), np.arange(6.0).reshape(3, 2)).keys.tolist() == [[0, 0], [2, 3], [0, 0], [0, 0]]
+
+
 @pytest.mark.errors
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="momentum must be at least 0 and at most 1, got 1.5"):
