@@ -57,7 +57,6 @@ def mmd(
     for scale in scales:
         check.positive("scales", scale)
     check.number("floor", floor)
-    check.arrays(floor=(floor, "", "number"))
     check.axis("axis_name", axis_name)
     dtype = jnp.promote_types(jnp.result_type(x, y), jnp.float32)
     return _mmd(*(jnp.asarray(z, dtype) for z in (x, y)), tuple(jnp.asarray(scale, dtype) for scale in scales), jnp.asarray(floor, dtype), axis_name)

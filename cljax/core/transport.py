@@ -62,13 +62,12 @@ def sinkhorn(
     >>> [[f"{mass:.2f}" for mass in row] for row in found.plan]
     [['0.33', '0.00', '0.17'], ['0.00', '0.33', '0.17']]
     """
-    sizes = check.arrays(cost=(cost, "R C"), row_weights=(row_weights, "R?"), column_weights=(column_weights, "C?"))
+    sizes = check.arrays(cost=(cost, "R C"), row_weights=(row_weights, "R?"), column_weights=(column_weights, "C?"), epsilon=(epsilon, "", "number"))
     if not sizes["R"] or not sizes["C"]:
         raise ValueError(f"cost must have a row and a column at least, got shape [{sizes['R']}, {sizes['C']}]")
     check.positive("epsilon", epsilon)
     check.integer("iterations", iterations, at_least=1)
     check.number("tolerance", tolerance, at_least=0)
-    check.arrays(epsilon=(epsilon, "", "number"), tolerance=(tolerance, "", "number"))
     dtype = jnp.promote_types(jnp.result_type(cost), jnp.float32)
     rows, columns = (
         jnp.full(sizes[axis], 1 / sizes[axis], dtype) if given is None else jnp.asarray(given, dtype)

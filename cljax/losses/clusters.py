@@ -199,7 +199,7 @@ def dec_kl(assignment: Float[ArrayLike, "B K"], target: Float[ArrayLike, "B K"])
 
 
 def _scale(temperature, epsilon):
-    check.arrays(temperature=(temperature, "", "number"), epsilon=(epsilon, "", "number"))
+    check.arrays(temperature=(temperature, "", "number"))
     check.number("epsilon", epsilon, at_least=0)
     return _pairs.scale(temperature, 1)[0]
 

@@ -36,7 +36,6 @@ def alignment(
     """
     check.arrays(a=(a, "B D"), b=(b, "B D"))
     check.number("power", power, at_least=1)
-    check.arrays(power=(power, "", "number"))
     a, b = _placed(a, similarity), _placed(b, similarity)
     return safe_norm(a - b) ** power
 

@@ -47,9 +47,8 @@ def barlow_twins(
 
     Reference: Zbontar et al., "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML 2021, equations 1 and 2.
     """
-    batch = check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B?", "bool"))["B"]
+    batch = check.arrays(a=(a, "B D"), b=(b, "B D"), where=(where, "B?", "bool"), off_diagonal_weight=(off_diagonal_weight, "", "number"))["B"]
     check.positive("epsilon", epsilon)
-    check.arrays(off_diagonal_weight=(off_diagonal_weight, "", "number"), epsilon=(epsilon, "", "number"))
     check.axis("axis_name", axis_name)
     count = _pairs.valid(batch, where, axis_name)
     a, b = (_centred(x, count, where, axis_name) for x in (a, b))
@@ -90,9 +89,8 @@ def variance(
 
     Reference: Bardes et al., "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning", ICLR 2022, equations 1 and 2.
     """
-    batch = check.arrays(features=(features, "B D"), where=(where, "B?", "bool"))["B"]
+    batch = check.arrays(features=(features, "B D"), where=(where, "B?", "bool"), target=(target, "", "number"))["B"]
     check.positive("epsilon", epsilon)
-    check.arrays(target=(target, "", "number"), epsilon=(epsilon, "", "number"))
     check.axis("axis_name", axis_name)
     count = _pairs.valid(batch, where, axis_name)
     squares = _pairs.total(_centred(features, count, where, axis_name) ** 2, axis_name, axis=0)

@@ -197,7 +197,6 @@ def nt_xent(
 def _smoothing(label_smoothing):
     """The label smoothing, or None where it is known to be 0: then its sums are not taken."""
     check.number("label_smoothing", label_smoothing, at_least=0, at_most=1)
-    check.arrays(label_smoothing=(label_smoothing, "", "number"))
     return None if isinstance(label_smoothing, int | float) and label_smoothing == 0 else label_smoothing
 
 

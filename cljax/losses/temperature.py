@@ -28,7 +28,7 @@ def bounded_temperature(log_scale: Scalar, cap: Scalar = 100) -> Float[Array, ""
     Reference: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (CLIP), ICML 2021, section 2.5.
     """
     check.number("log_scale", log_scale)
-    check.arrays(log_scale=(log_scale, "", "number"), cap=(cap, "", "number"))
+    check.arrays(log_scale=(log_scale, "", "number"))
     check.positive("cap", cap)
     log_scale, highest = float_array(log_scale), jnp.log(float_array(cap))
     return jnp.exp(-jnp.where(log_scale > highest, highest, log_scale))

@@ -114,7 +114,6 @@ def prototype_logits(
     if ways < 2:
         raise ValueError(f"prototypes must be of two ways at least, got {ways}")
     check.positive("penalty", penalty)
-    check.arrays(penalty=(penalty, "", "number"))
     check.integer("iterations", iterations, at_least=1)
     prototypes, queries = _wide(prototypes), _wide(queries)
     middle = jnp.mean(prototypes, axis=0)  # only moves the intercept, and keeps the numbers small
@@ -193,7 +192,6 @@ def opta_classifier(
     passes = (5 if sizes["S"] == 1 else 1) if passes is None else passes
     share = (1.0 if sizes["S"] == 1 else 0.7) if share is None else share
     check.number("share", share, at_least=0, at_most=1)
-    check.arrays(share=(share, "", "number"))
     start, queries = jnp.mean(_standardised(support), axis=1), _standardised(queries)
     moved = opta(start, queries, passes=passes, epsilon=epsilon, iterations=iterations)
     return jnp.argmax(prototype_logits(share * moved + (1 - share) * start, queries, penalty=penalty), axis=1).astype(jnp.int32)

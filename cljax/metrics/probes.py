@@ -54,7 +54,6 @@ def linear_probe(
     """
     _check(embeddings, labels, reference, reference_labels)
     check.positive("penalty", penalty)
-    check.arrays(penalty=(penalty, "", "number"))
     check.integer("max_iter", max_iter, at_least=1)
     check.choice("measure", measure, ("accuracy", "macro_f1"))
     given = dict(embeddings=embeddings, labels=labels, reference=reference, reference_labels=reference_labels)
@@ -116,7 +115,6 @@ def ridge_probe(
     """
     total = _check(embeddings, labels, reference, reference_labels)["N"]
     check.positive("penalty", penalty)
-    check.arrays(penalty=(penalty, "", "number"))
     concrete = None if isinstance(reference_labels, jax.core.Tracer) else len(np.unique(np.asarray(reference_labels)))
     if num_classes is not None:
         check.integer("num_classes", num_classes, at_least=1 if concrete is None else concrete)

@@ -133,7 +133,6 @@ def cas_scores(
     sizes = _check(probabilities, previous, contrast, space)
     check.arrays(where=(where, f"{sizes['N']}?", "bool"))
     check.number("class_weight", class_weight, at_least=0)
-    check.arrays(class_weight=(class_weight, "", "number"))
     margins = contrastive_margin(probabilities, previous, contrast=contrast, space=space)
     labels = jnp.argmax(jnp.asarray(probabilities), axis=1)
     weights = class_transferability(margins, labels, sizes["K"], confident=confident, where=where)

@@ -37,7 +37,6 @@ def class_shares(key: KeyLike, labels: Integer[ArrayLike, " N"], share: float | 
         raise TypeError("labels must be concrete, got a traced array: how many are drawn depends on them")
     check.arrays(labels=(labels, "N", "int"))
     check.number("share", share, at_least=0, at_most=1)
-    check.arrays(share=(share, "", "number"))
     labels = np.asarray(labels)
     if not len(labels):
         raise ValueError("labels must hold one at least, got none")

@@ -212,7 +212,6 @@ def _each(draw, key, sizes, index):
 def _check(kind, power):
     check.choice("kind", kind, KINDS)
     check.positive("power", power)
-    check.arrays(power=(power, "", "number"))
 
 
 def _check_videos(key, name, sizes, index):

@@ -87,7 +87,6 @@ def held_out_groups(key: KeyLike, groups: Integer[ArrayLike, " N"], share: float
     if isinstance(groups, jax.core.Tracer):
         raise TypeError("groups must be concrete, got a traced array")
     check.number("share", share)
-    check.arrays(share=(share, "", "number"))
     if not 0 < share < 1:
         raise ValueError(f"share must be above 0 and below 1, got {share}")
     names, place = np.unique(np.asarray(groups), return_inverse=True)

@@ -246,7 +246,7 @@ def test_four_devices_give_the_values_and_the_gradients_of_one(check_vma):
         (ValueError, "epsilon must be at least 0, got -1", lambda: losses.graph_info_nce(Z, *FIRST, temperature=1.0, epsilon=-1.0)),
         (
             TypeError,
-            "epsilon must be an array, got None",
+            "epsilon must be a number, got None",
             lambda: losses.meta_node_contrast(Z, LABELS, *FIRST, temperature=1.0, num_clusters=2, epsilon=None),
         ),
         (
