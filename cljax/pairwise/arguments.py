@@ -55,11 +55,9 @@ def gathered(queries, keys, rows, columns, params, axis_name, collective="gather
 
     Keys stay None (the queries are their own) where one device holds all queries.
     """
-    if axis_name is None:
-        return queries, keys, rows, columns, params
     inputs = queries, keys, rows, columns, params
-    queries, keys, rows, columns, params = vary(inputs, varying_axes(inputs) | {axis_name})
-    if lax.axis_size(axis_name) == 1:
+    queries, keys, rows, columns, params = vary(inputs, varying_axes(inputs) | ({axis_name} - {None}))
+    if axis_name is None or lax.axis_size(axis_name) == 1:
         return queries, keys, rows, columns, params
     keys, columns = (queries, rows) if keys is None else (keys, columns)
     if collective == "gather":

@@ -111,3 +111,15 @@ def test_vmap_gives_the_values_of_each_problem(every_loss, on_one_device):
     for name, found in together.items():
         assert found[0] != found[1]
         np.testing.assert_allclose(found[1], on_one_device[name][0], rtol=1e-5, err_msg=name)
+
+
+def test_a_bank_that_every_device_holds_may_be_visited_in_blocks():
+    def value(axis_name, x, y, bank):
+        options = dict(temperature=0.3, negatives=bank, in_batch=False, implementation="blockwise", block_size=3)
+        return losses.mean(losses.info_nce(x, y, axis_name=axis_name, **options), axis_name=axis_name)
+
+    split = jax.P("data")
+    mapped = jax.shard_map(functools.partial(value, "data"), mesh=mesh_of(4), in_specs=(split, split, jax.P()), out_specs=jax.P())
+    found, expected = (jax.jit(jax.grad(f, argnums=(0, 2)), compiler_options=QUICKLY)(X, Y, BANK) for f in (mapped, functools.partial(value, None)))
+    for got, want in zip(found, expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
