@@ -113,10 +113,10 @@ def _planned(queries, width, keys, k, block_size, implementation, approximate):
     if implementation == "dense" or (implementation == "auto" and queries * keys <= _DENSE_UP_TO):
         return _Plan(queries, keys, choose_all)
     rows, most = _even(queries, _ROWS), min(block_size or max(1, min(_KEYS, _WIDE // max(1, width))), keys)
-    groups = most // _GROUP
+    groups = -(-_even(keys, most // _GROUP * _GROUP) // _GROUP) if most >= _GROUP else 0  # of a block, when all are of nearly one size
     if approximate or k > groups:
         return _Plan(rows, _even(keys, most), choose_all)
-    return _Plan(rows, -(-_even(keys, groups * _GROUP) // _GROUP) * _GROUP, _choose_by_groups)
+    return _Plan(rows, groups * _GROUP, _choose_by_groups)
 
 
 def _even(length, at_most):

@@ -146,6 +146,14 @@ def test_several_blocks_of_queries_and_keys_where_no_size_divides_another():
     assert scores.dtype == jnp.float32
 
 
+@pytest.mark.parametrize(("keys", "k"), [(1084, 17), (1084, 20), (1084, 33), (70, 2), (33, 1), (31, 1)])  # 1084: two blocks of 17 groups
+def test_more_neighbours_than_a_block_has_groups(keys, k):
+    draw = np.random.default_rng(0)
+    q, x = (draw.standard_normal((n, 16), np.float32) for n in (9, keys))
+    found = pairwise.top_k(q, x, k, implementation="blockwise")[1]
+    np.testing.assert_array_equal(found, np.argsort(-(q @ x.T), axis=1, kind="stable")[:, :k])
+
+
 def test_devices_find_what_one_finds():
     draw = np.random.default_rng(5)
     queries, keys = (draw.integers(-3, 4, size=(n, 3)).astype(np.float32) for n in (8, 1024))
