@@ -121,6 +121,11 @@ def installed(module, extra):
         raise ImportError(f"{module} is not installed; install it with: pip install 'cljax[{extra}]'")
 
 
+def broadcasts(given, shape):
+    """Whether an array of shape `given` broadcasts to `shape`."""
+    return len(given) <= len(shape) and all(size in (1, whole) for size, whole in zip(given[::-1], shape[::-1], strict=False))
+
+
 def _is(dtype, kind):
     return any(jnp.issubdtype(dtype, accepted) for accepted in _KINDS[kind])
 

@@ -229,7 +229,7 @@ def _plausibility(logits, alpha):
 
 def _contrastive(logits, negative, weight, plausible):
     shape = jnp.shape(negative)
-    if len(shape) > logits.ndim or any(size not in (1, wanted) for size, wanted in zip(shape[::-1], logits.shape[::-1], strict=False)):
+    if not check.broadcasts(shape, logits.shape):
         raise ValueError(f"negative must have the shape of the logits, {list(logits.shape)}, got {list(shape)}")
     gone = _plausibility(logits, plausible) == -jnp.inf
     return jnp.where(gone, -jnp.inf, logits + weight * jnp.where(gone, 0, logits - negative))

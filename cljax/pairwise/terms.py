@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
+from cljax.core import check
+
 _reduction = partial(jax.tree_util.register_dataclass, data_fields=["value", "where"], meta_fields=["axis"])
 
 
@@ -78,7 +80,7 @@ def reductions(found, shape):
             raise ValueError(f"{type(leaf).__name__}.axis must be 1 (over keys) or 0 (over queries), got {leaf.axis!r}")
         for name in ("value", "where"):
             given = np.shape(getattr(leaf, name)) if getattr(leaf, name) is not None else ()
-            if len(given) > 2 or any(size not in (1, whole) for size, whole in zip(given[::-1], shape[::-1], strict=False)):
+            if not check.broadcasts(given, shape):
                 raise ValueError(f"{type(leaf).__name__}.{name} must broadcast to the block of scores {list(shape)}, got {list(given)}")
     return leaves, structure
 
