@@ -129,7 +129,7 @@ def draw_hard_or_random(
       total: how many items the collection has.
       n: from 1 to K.
       share: the probability of a hard one, from 0 to 1.
-      index: integers `[B]`, which example each row is: the hard ones are drawn by it, see `draw_weighted`.
+      index: integers `[B]`, which example each row is: its draws hang on the key and on it alone. None is 0, 1, ..., B - 1.
 
     Returns:
       int32 `[B, n]`, from 0 to total - 1.
@@ -146,13 +146,22 @@ def draw_hard_or_random(
     check.integer("total", total, at_least=1)
     check.arrays(share=(share, "", "number"))
     check.number("share", share, at_least=0, at_most=1)
-    k_random, k_hard, k_coin = jax.random.split(key, 3)
+    k_hard, *keys = jax.random.split(key, 3)
     hard = draw_negatives(k_hard, pool, n, index=index)
-    chosen = (jax.random.uniform(k_coin, hard.shape) < share) & (hard >= 0)
-    return jnp.where(chosen, hard, jax.random.randint(k_random, hard.shape, 0, total, jnp.int32))
+    coin, other = _coins_and_items(*keys, jnp.arange(len(hard)) if index is None else index, n, total)
+    return jnp.where((coin < share) & (hard >= 0), hard, other)
 
 
 @partial(jax.jit, static_argnames="n")
 def _draw(key, log_weights, index, n):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     return jax.vmap(lambda key, row: gumbel_top_k(key, row, n))(keys, log_weights)
+
+
+@partial(jax.jit, static_argnames="n")
+def _coins_and_items(k_coin, k_item, index, n, total):
+    def of_row(index):
+        coin, item = (jax.random.fold_in(key, index) for key in (k_coin, k_item))
+        return jax.random.uniform(coin, (n,), jnp.float32), jax.random.randint(item, (n,), 0, total, jnp.int32)
+
+    return jax.vmap(of_row)(index)

@@ -93,13 +93,19 @@ def test_hard_negatives_come_with_their_share_and_random_ones_else():
     assert np.asarray(samplers.draw_hard_or_random(KEY, pool, 50, share=0.0)).max() < 50
 
 
-def test_draws_hang_on_the_index_alone_on_any_number_of_devices():
-    log_weights, index = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32), np.array([3, 9, 1, 4, 0, 7, 5, 2])
-    found = samplers.draw_weighted(KEY, log_weights, 3, index=index)
-    np.testing.assert_array_equal(samplers.draw_weighted(KEY, log_weights[::-1], 3, index=index[::-1]), found[::-1])
+@pytest.mark.parametrize(
+    ("draw", "given"),
+    [
+        (lambda given, index: samplers.draw_weighted(KEY, given, 3, index=index), np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)),
+        (lambda given, index: samplers.draw_hard_or_random(KEY, given, 1000, 2, share=0.5, index=index), 1000 + np.arange(24).reshape(8, 3)),
+    ],
+)
+def test_draws_hang_on_the_index_alone_on_any_number_of_devices(draw, given):
+    index = np.array([3, 9, 1, 4, 0, 7, 5, 2])
+    found = draw(given, index)
+    np.testing.assert_array_equal(draw(given[::-1], index[::-1]), found[::-1])
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    local = lambda w, i: samplers.draw_weighted(KEY, w, 3, index=i)  # noqa: E731
-    split = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data")))(log_weights, index)
+    split = jax.jit(jax.shard_map(draw, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data")))(given, index)
     np.testing.assert_array_equal(split, found)
 
 
