@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 from jax import lax
-from pairwise import TEMPERATURE, two_way
+from pairwise import ONE_SET, TEMPERATURE, sigmoid, two_way
 
 from cljax import pairwise
 from cljax.pairwise import kernel
@@ -92,6 +92,23 @@ def info_nce(shape, peak, rounds, dtype=jnp.bfloat16):
             measure.row(f"{what}: time / {name}", f"{found['ours'] / found[peer]:.2f}")
 
 
+def family(shape, rounds):
+    """The other losses against two-way InfoNCE of the same number of pairs, and their gradients against those of the blocks without the kernel."""
+    batch, width = shape
+    inputs = *jax.random.normal(jax.random.key(0), (2, *shape), jnp.bfloat16), jnp.float32(TEMPERATURE)
+    halves = *(x[: batch // 2] for x in inputs[:2]), inputs[2]
+    group = {"two-way": (two_way, inputs), "sigmoid_contrastive": (sigmoid, inputs)}
+    group |= {name: (ONE_SET[name], halves) for name in ("nt_xent", "sup_con")}  # of one set of both halves
+    runs = {name: partial(program(loss, given[0].shape, jnp.bfloat16), *given) for name, (loss, given) in group.items()}
+    found = measure.seconds(runs, rounds)
+    for name, (loss, given) in group.items():
+        with mock.patch.object(kernel, "at_hand", lambda: False):
+            (_, exact), (_, made) = program(loss, given[0].shape, jnp.bfloat16)(*given), runs[name]()
+        errors = [float(jnp.abs((f - e).astype(jnp.float32)).max() / jnp.abs(e.astype(jnp.float32)).max()) for f, e in zip(made, exact, strict=True)]
+        what = f"{name}, {batch} x {batch} pairs of width {width}, bfloat16: time / two-way InfoNCE's, gradients from those without the kernel"
+        measure.row(what, f"{found[name] / found['two-way']:.2f}, {max(errors):.0e}")
+
+
 def exactness(shape):
     """The gradient of bfloat16 embeddings against that of the same numbers in float32."""
     inputs = jax.random.normal(jax.random.key(0), (2, *shape), jnp.bfloat16)
@@ -148,6 +165,7 @@ def main():
         for width in options.widths:
             info_nce((batch, width), peak, options.rounds)
     info_nce((16384, 512), peak, options.rounds, jnp.float32)
+    family((32768, 512), options.rounds)
     exactness((2048, 512))
     million()
     nearest(options.rounds)

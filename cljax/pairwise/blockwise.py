@@ -99,7 +99,7 @@ def reduce(queries, keys, terms, rows, columns, params, similarity, centre, *, b
     by_kernel = narrow and kernel.at_hand() and not (keep and len(queries) * len(queries if keys is None else keys) < kernel.PAIRS)
     tile_terms = _tile_terms(queries, keys, terms, rows, columns, params, block_size) if by_kernel else None
     keep = keep and tile_terms is None
-    size = block_size or (_BLOCK_ON_CPU if jax.default_backend() == "cpu" else kernel.BLOCK if tile_terms else _BLOCK)
+    size = block_size or (kernel.BLOCK if tile_terms else _BLOCK_ON_CPU if jax.default_backend() == "cpu" else _BLOCK)
     mirrored = keys is None and len(queries) > size  # a single block has no mirror image
     keys, columns = (queries, rows) if keys is None else (keys, columns)
     lengths, dtype = (len(queries), len(keys)), sim.accumulator(queries, keys)
