@@ -88,16 +88,34 @@ def top_k(
     fixed_queries, *shard, rows = lax.stop_gradient((queries, keys, columns, rows))
     centre = sim.centre(similarity, shard[0], ring)
 
+    def nothing(k):
+        found = jnp.full((len(queries), k), -jnp.inf, sim.accumulator(queries, keys)), jnp.full((len(queries), k), -1, jnp.int32)
+        return vary(found, varying_axes(queries, keys, rows, columns))
+
     def visit(best, _, shard, source):
-        scores, indices = _search(fixed_queries, shard[0], rows, shard[1], centre, most, similarity, where, plan)
+        scores, indices = _search(nothing(most), fixed_queries, shard[0], rows, shard[1], centre, similarity, where, plan)
         return _merged(best, (scores, jnp.where(indices < 0, -1, indices + source * len(keys))), k), ()
 
     if ring is None:
-        scores, indices = _search(fixed_queries, shard[0], rows, shard[1], centre, k, similarity, where, plan)
+        scores, indices = _search(nothing(k), fixed_queries, shard[0], rows, shard[1], centre, similarity, where, plan)
     else:
-        nothing = jnp.full((len(queries), k), -jnp.inf, sim.accumulator(queries, keys)), jnp.full((len(queries), k), -1, jnp.int32)
-        (scores, indices), _ = around(ring, visit, vary(nothing, varying_axes(queries, keys, rows, columns)), (), shard, lambda one, other: one)
+        (scores, indices), _ = around(ring, visit, nothing(k), (), shard, lambda one, other: one)
     return _differentiable(similarity, queries, keys, scores, indices, ring), indices
+
+
+def join(best, queries, keys, *, new=0, similarity="dot", rows=None, columns=None, where=None):
+    """What was found before, joined by those of `keys` that beat it: `top_k` of one collection after the other, without derivatives.
+
+    Args:
+      best: scores in falling order and indices, `[B, k]` each.
+      new: how many of the first keys do not count.
+      queries, keys, similarity, rows, columns, where: as in `top_k`.
+
+    Returns:
+      Scores and indices as in `best`; of equal scores those of `best` come first.
+    """
+    plan = _planned(*queries.shape, len(keys), best[0].shape[1], None, "auto", False)
+    return _search(best, queries, keys, rows, columns, sim.centre(similarity, keys), similarity, where, plan, new)
 
 
 class _Plan(NamedTuple):
@@ -127,10 +145,8 @@ def _even(length, at_most):
 # The search: over blocks of queries, and for each of them over blocks of keys.
 
 
-def _search(queries, keys, rows, columns, centre, k, similarity, where, plan):
-    """The best scores `[B, k]` and their indices; -inf and -1 where there are no more."""
-    nothing = jnp.full((len(queries), k), -jnp.inf, sim.accumulator(queries, keys)), jnp.full((len(queries), k), -1, jnp.int32)
-    nothing = vary(nothing, varying_axes(queries, keys, rows, columns))
+def _search(best, queries, keys, rows, columns, centre, similarity, where, plan, new=0):
+    """`best`, scores and indices `[B, k]`, joined by the keys from number `new` on that beat it."""
 
     def over_queries(found, i):
         at, _ = blocks.span(i, plan.rows, len(queries))
@@ -143,19 +159,19 @@ def _search(queries, keys, rows, columns, centre, k, similarity, where, plan):
             scores = sim.finish(similarity, sim.product(left, right), None, None)
             return scores if where is None else jnp.where(where(row, column), scores, -jnp.inf)
 
-        return blocks.put(found, at, _join(blocks.cut(nothing, at, plan.rows), score, keys, columns, 0, plan)), None
+        return blocks.put(found, at, _join(blocks.cut(best, at, plan.rows), score, keys, columns, new, plan)), None
 
-    found, _ = lax.scan(over_queries, nothing, blocks.numbers(len(queries), plan.rows) if len(queries) else jnp.arange(0))
+    found, _ = lax.scan(over_queries, best, blocks.numbers(len(queries), plan.rows) if len(queries) else jnp.arange(0))
     return found
 
 
-def _join(best, score, keys, columns, first, plan):
-    """`best` joined by the keys that beat it; `first`, the index of the first of `keys`, is above all indices in `best`."""
+def _join(best, score, keys, columns, new, plan):
+    """`best` of some queries joined by the keys that beat it."""
 
     def over_keys(best, j):
         at, _ = blocks.span(j, plan.size, len(keys))
         scores = score(blocks.cut(keys, at, plan.size), blocks.column(columns, at, plan.size))
-        return plan.choose(best, scores, first + at, first + j * plan.size), None
+        return plan.choose(best, scores, at, jnp.maximum(j * plan.size, new)), None
 
     return lax.scan(over_keys, best, blocks.numbers(len(keys), plan.size))[0]
 

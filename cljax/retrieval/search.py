@@ -7,15 +7,14 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import ArrayLike, Float, Int, Integer
 
-from cljax import pairwise
 from cljax.core import check
 from cljax.core.progress import progress_bar
+from cljax.pairwise import topk
 from cljax.pairwise.similarity import SIMILARITIES, accumulator
 
-_BLOCK = 2**26  # numbers of a block: 256 MiB in float32
+_BLOCK = 2**25  # numbers of a block: 128 MiB in float32
 
 
 def search(
@@ -50,7 +49,7 @@ def search(
       k: how many, at least 1 and at most N.
       similarity: as in `pairwise.reduce`.
       exclude: integers `[B]`, the number of a key that each query may not have (itself, where queries are among the keys); negative for none.
-      block_size: rows that are searched at a time, at most (but at least k), however `blocks` is cut; or None for about 256 MiB.
+      block_size: rows that are searched at a time, at most (but at least k), however `blocks` is cut; or None for about 128 MiB.
       progress: whether to show a progress bar.
 
     Returns:
@@ -76,7 +75,7 @@ def search(
     size = max(k, block_size or _BLOCK // max(1, width))
     if total is not None:
         size = max(k, -(-total // -(-total // size)))  # blocks of nearly one size
-    exclude = np.full(len(queries), -1) if exclude is None else np.asarray(exclude).astype(np.int64)
+    exclude = None if exclude is None else np.asarray(exclude).astype(np.int64)
     with progress_bar(total=total, unit="key", unit_scale=True, desc="search", disable=not progress) as bar:
         return _merged(jnp.asarray(queries), _chunks(parts, size, k), k, similarity, exclude, bar)
 
@@ -107,7 +106,7 @@ def _checked(blocks, width):
 
 
 def _chunks(parts, size, k):
-    """The rows of all parts, `size` at a time, as (array, how many of its rows count); a chunk lasts until the next but one is asked for.
+    """The rows of all parts, `size` at a time, as (array, how many of its last rows count); a chunk lasts until the next but one is asked for.
 
     All have `size` rows, but for one that is alone: one shape, and so one program. They are copied into two arrays in turns: that reads a file while
     the block before is searched, lets a generator fill its own array again, and spares JAX a slower copy into new memory.
@@ -126,7 +125,8 @@ def _chunks(parts, size, k):
                 number, filled = number + 1, 0
     if filled:
         last = buffers[number % 2][: size if number else max(filled, k)]
-        last[filled:] = 0
+        last[len(last) - filled :] = last[:filled]
+        last[: len(last) - filled] = 0
         yield last, filled
 
 
@@ -141,22 +141,23 @@ def _aligned(shape, dtype):
 def _merged(queries, chunks, k, similarity, exclude, bar):
     scores, indices, first, running = None, np.full((len(queries), k), -1, np.int64), 0, None
 
-    def finish(chosen, found, first, count):
+    def finish(found, first, count):
         """Waits for a block."""
         nonlocal indices
         found = np.asarray(found).astype(np.int64)
-        both = np.concatenate([indices, np.where(found < 0, -1, found + first)], axis=1)
-        indices = np.take_along_axis(both, np.asarray(chosen), axis=1)
+        old = np.take_along_axis(indices, np.maximum(-1 - found, 0), axis=1)
+        indices = np.where(found < 0, old, found + first)
         bar.update(count)
 
     for chunk, count in chunks:
         if scores is None:
             scores = jnp.full((len(queries), k), -jnp.inf, accumulator(queries, chunk))
-        own = np.where((exclude >= first) & (exclude < first + count), exclude - first, -1).astype(np.int32)
-        scores, *found = _step(scores, queries, chunk, own, count, k=k, similarity=similarity)
+        padding = len(chunk) - count
+        own = None if exclude is None else np.where((exclude >= first) & (exclude < first + count), exclude - first + padding, -1).astype(np.int32)
+        scores, found = _step(scores, queries, chunk, own, padding, similarity=similarity)
         if running is not None:
             finish(*running)
-        running = *found, first, count
+        running = found, first - padding, count
         first += count
     if running is None:
         raise ValueError("blocks must hold at least one key, got none")
@@ -164,12 +165,9 @@ def _merged(queries, chunks, k, similarity, exclude, bar):
     return np.array(scores), indices
 
 
-@partial(jax.jit, static_argnames=("k", "similarity"))
-def _step(best, queries, keys, own, count, *, k, similarity):
-    """The best scores with those of a block, where they stand among both, and the indices of those of the block."""
-    place = jnp.arange(len(keys), dtype=jnp.int32)
-    scores, indices = pairwise.top_k(
-        queries, keys, k, similarity=similarity, rows=own, columns=place, where=lambda own, place: (place < count) & (place != own)
-    )
-    best, chosen = lax.top_k(jnp.concatenate([best, scores], axis=1), k)  # those before come first, and so the lowest index on ties
-    return best, chosen, indices
+@partial(jax.jit, static_argnames="similarity")
+def _step(best, queries, keys, own, padding, *, similarity):
+    """The best scores with those of a block; the indices of those of the block, and -1 - place of those that stood in `best` before."""
+    places = jnp.broadcast_to(-1 - jnp.arange(best.shape[1], dtype=jnp.int32), best.shape)
+    how = {} if own is None else dict(rows=own, columns=jnp.arange(len(keys), dtype=jnp.int32), where=lambda own, place: place != own)
+    return topk.join((best, places), queries, keys, new=padding, similarity=similarity, **how)

@@ -93,11 +93,11 @@ def test_one_program_serves_all_blocks(monkeypatch, module):
 def test_indices_pass_int32(monkeypatch, module):
     """As if there were two blocks of 2^31 keys, and the nearest were in the second."""
 
-    def step(best, queries, keys, *others, k, similarity):
-        return best, np.tile(k + np.arange(k), (5, 1)), np.tile(np.arange(k), (5, 1))
+    def step(best, *others, similarity):
+        return best, np.tile(np.arange(best.shape[1]), (5, 1))
 
     monkeypatch.setattr(module, "_step", step)
-    monkeypatch.setattr(module, "_chunks", lambda *arguments: iter(2 * [(whole()[1], 2**31)]))
+    monkeypatch.setattr(module, "_chunks", lambda *arguments: iter(2 * [(np.broadcast_to(whole()[1][0], (2**31, 3)), 2**31)]))
     np.testing.assert_array_equal(search(whole()[1])[1], np.tile(2**31 + np.arange(7), (5, 1)))
 
 
