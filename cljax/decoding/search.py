@@ -54,7 +54,7 @@ def contrastive_rank(
 
 def _rank(context, candidates, probs, alpha, seen):
     """The same of states of unit length."""
-    likeness = jnp.where(seen[:, None], jnp.einsum("bke,bse->bks", candidates, context), -jnp.inf)
+    likeness = jnp.where(seen[:, None], jnp.einsum("bke,bse->bks", candidates, context, precision=lax.Precision.HIGHEST), -jnp.inf)
     penalty = jnp.where(jnp.any(seen, axis=1, keepdims=True), jnp.max(likeness, axis=2, initial=-jnp.inf), 0)
     return jnp.argmax((1 - alpha) * probs - alpha * penalty, axis=1).astype(jnp.int32)
 

@@ -1,6 +1,7 @@
 """Few-shot classification: many small tasks, each with a classifier of its own."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -118,26 +119,27 @@ def prototype_logits(
     prototypes, queries = _wide(prototypes), _wide(queries)
     middle = jnp.mean(prototypes, axis=0)  # only moves the intercept, and keeps the numbers small
     known, asked = prototypes - middle, queries - middle
+    product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
     # The weights lie in the span of the prototypes: coordinates there are as good as the whole space.
-    squares, axes = jnp.linalg.eigh(jnp.matmul(known, known.T, precision=lax.Precision.HIGHEST))
+    squares, axes = jnp.linalg.eigh(product(known, known.T))
     kept = squares > 1e-6 * jnp.max(squares)
     lengths = jnp.sqrt(jnp.where(kept, squares, 1))
     points = axes * jnp.where(kept, lengths, 0)
-    places = jnp.matmul(jnp.matmul(asked, known.T, precision=lax.Precision.HIGHEST), axes, precision=lax.Precision.HIGHEST)
-    places *= jnp.where(kept, 1 / lengths, 0)
+    places = product(product(asked, known.T), axes) * jnp.where(kept, 1 / lengths, 0)
 
     points, places = (jnp.concatenate([x, jnp.ones((len(x), 1), x.dtype)], axis=1) for x in (points, places))
     ridge = jnp.append(jnp.full(ways, penalty, points.dtype), 1e-5)  # a little on the intercepts, of which only differences matter
 
     def value(weights):
-        return jnp.sum(ridge[:, None] * weights**2) / 2 - jnp.sum(jnp.diagonal(jax.nn.log_softmax(points @ weights)))
+        return jnp.sum(ridge[:, None] * weights**2) / 2 - jnp.sum(jnp.diagonal(jax.nn.log_softmax(product(points, weights))))
 
     def improve(state):
         turn, weights, _ = state
-        p = jax.nn.softmax(points @ weights)
-        gradient = points.T @ (p - jnp.eye(ways, dtype=p.dtype)) + ridge[:, None] * weights
+        p = jax.nn.softmax(product(points, weights))
+        gradient = product(points.T, p - jnp.eye(ways, dtype=p.dtype)) + ridge[:, None] * weights
         curvature = jnp.eye(ways, dtype=p.dtype) * p[:, None] - p[:, :, None] * p[:, None]
-        hessian = jnp.einsum("nkl,ni,nj->ikjl", curvature, points, points).reshape(gradient.size, -1) + jnp.diag(jnp.repeat(ridge, ways))
+        hessian = jnp.einsum("nkl,ni,nj->ikjl", curvature, points, points, precision=lax.Precision.HIGHEST)
+        hessian = hessian.reshape(gradient.size, -1) + jnp.diag(jnp.repeat(ridge, ways))
         step = jnp.linalg.solve(hessian, gradient.ravel()).reshape(gradient.shape)
         tried = weights - step * 2.0 ** -jnp.arange(6.0)[:, None, None]
         return turn + 1, tried[jnp.argmin(jax.vmap(value)(tried))], jnp.max(jnp.abs(gradient))
@@ -147,7 +149,7 @@ def prototype_logits(
         return (turn < iterations) & ~(slope < 1e-5)
 
     start = 0, jnp.zeros((ways + 1, ways), points.dtype), jnp.full((), jnp.inf, points.dtype)
-    return places @ lax.while_loop(more, improve, vary(start, varying_axes(prototypes, penalty)))[1]
+    return product(places, lax.while_loop(more, improve, vary(start, varying_axes(prototypes, penalty)))[1])
 
 
 def opta_classifier(

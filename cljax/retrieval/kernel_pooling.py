@@ -1,8 +1,10 @@
 """Scores of pairs from the similarities of their tokens."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from cljax import core
@@ -54,10 +56,11 @@ def kernel_pooling(
     for deviation in deviations:
         check.positive("deviations", deviation)
     weights, where = jnp.asarray(weights), jnp.asarray(where)[:, :, None]
-    cosines = jnp.einsum("bqd,bmtd->bmqt", core.safe_normalize(queries), core.safe_normalize(documents))
+    product = partial(jnp.einsum, precision=lax.Precision.HIGHEST)  # what the kernels tell apart is small
+    cosines = product("bqd,bmtd->bmqt", core.safe_normalize(queries), core.safe_normalize(documents))
     features = []
     for centre, deviation in zip(centres, deviations, strict=True):  # one after the other: with an axis of kernels a step takes twice as long
         near = jnp.exp(-0.5 * jnp.square((cosines - centre) / deviation)) * where
         features += [jnp.log1p(jnp.sum(near, axis=-1)), jnp.max(near, axis=-1)]
     total = jnp.sum(weights, axis=1, keepdims=True)
-    return jnp.einsum("bq,bmqf->bmf", weights / jnp.where(total == 0, 1, total), jnp.stack(features, axis=-1))
+    return product("bq,bmqf->bmf", weights / jnp.where(total == 0, 1, total), jnp.stack(features, axis=-1))
