@@ -166,9 +166,11 @@ def test_list_names_arms_fields_and_claims_and_runs_nothing(start, tmp_path):
         (["plain"], "unknown argument 'plain'"),
         (["--full", "--arm", "plain"], "--arm must not be given"),
         (["--out", "/proc/nowhere"], "out must be a folder that can be written, got '/proc/nowhere'"),
+        (["--data-dir", "/proc/nowhere"], "--data-dir must be a folder, got '/proc/nowhere', where there is none and none can be made"),
     ],
 )
-def test_a_wrong_argument_is_named_and_nothing_is_run(start, tmp_path, arguments, words):
+def test_a_wrong_argument_is_named_and_nothing_is_run(start, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.setenv("CLJAX_DATA", "elsewhere")  # which --data-dir changes
     code, out, err = start(*arguments)
     assert code == 2 and words in err and "Traceback" not in err and out == ""
     assert not list(tmp_path.glob("runs/*/report.json"))
