@@ -89,11 +89,12 @@ def _command(arguments, run, arms, claims, full, vmap, seeds, figures):
             signal.signal(signal.SIGTERM, before)
 
 
-def _make_folder(name, path):
+def _make_data_folder():
+    path = Path(os.environ["CLJAX_DATA"])
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"{name} must be a folder, got {path!r}, where there is none and none can be made: {error.strerror}") from None
+        raise ValueError(f"--data-dir must be a folder, got {str(path)!r}, where there is none and none can be made: {error.strerror}") from None
 
 
 def _study(options, run, arms, claims, full, vmap, figures, todo):
@@ -106,7 +107,7 @@ def _study(options, run, arms, claims, full, vmap, figures, todo):
             check.integer("--seeds", options.seeds, at_least=1)
             executors.check_workers(options.workers)
             if options.data_dir and not options.cluster:  # that of a cluster need not be here
-                _make_folder("--data-dir", os.environ["CLJAX_DATA"])
+                _make_data_folder()
             if options.cluster and options.workers > 1:
                 raise ValueError("--workers are processes of this machine: --cluster must not be given with them")
             away = options.cluster or options.workers > 1
