@@ -104,9 +104,8 @@ def family(shape, rounds):
     for name, (loss, given) in group.items():
         with mock.patch.object(kernel, "at_hand", lambda: False):
             (_, exact), (_, made) = program(loss, given[0].shape, jnp.bfloat16)(*given), runs[name]()
-        errors = [float(jnp.abs((f - e).astype(jnp.float32)).max() / jnp.abs(e.astype(jnp.float32)).max()) for f, e in zip(made, exact, strict=True)]
         what = f"{name}, {batch} x {batch} pairs of width {width}, bfloat16: time / two-way InfoNCE's, gradients from those without the kernel"
-        measure.row(what, f"{found[name] / found['two-way']:.2f}, {max(errors):.0e}")
+        measure.row(what, f"{found[name] / found['two-way']:.2f}, {max(map(measure.error, made, exact)):.0e}")
 
 
 def exactness(shape):
@@ -117,7 +116,7 @@ def exactness(shape):
             jax.jit(jax.grad(partial(two_way, implementation="blockwise", block_size=512), (0, 1, 2)))(*x, jnp.float32(temperature))
             for x in (inputs, inputs.astype(jnp.float32))
         )
-        errors = [float(jnp.abs(f.astype(jnp.float32) - e).max() / jnp.abs(e).max()) for f, e in zip(found, exact, strict=True)]
+        errors = map(measure.error, found, exact)
         what = f"two-way InfoNCE {shape}, bfloat16, temperature {temperature}: errors of the gradients of a, b and temperature"
         measure.row(what, ", ".join(f"{error:.0e}" for error in errors))
 

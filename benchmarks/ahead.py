@@ -24,9 +24,9 @@ import measure
 import numpy as np
 from accelerator import plain
 from jax.experimental import topologies
-from pairwise import ONE_PASS, ONE_SET, TWO_PASSES, sigmoid, two_way
+from pairwise import ONE_PASS, ONE_SET, TEMPERATURE, TWO_PASSES, megabytes, sigmoid, split, two_way
 
-from cljax import losses, pairwise
+from cljax import pairwise
 
 
 def compiled(function, sharding, *shapes):
@@ -34,14 +34,9 @@ def compiled(function, sharding, *shapes):
     return jax.jit(function).lower(*(jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding) for shape in shapes)).compile()
 
 
-def megabytes(program):
-    return program.memory_analysis().temp_size_in_bytes / 1e6
-
-
 def cycles(program):
     """The estimates of all operations, those of a loop as often as it turns."""
-    text = program.as_text()
-    bodies = dict(re.findall(r"^(?:ENTRY )?%?([\w.\-]+) [^\n]*\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL))
+    bodies = measure.computations(program)
 
     def total(name):
         own = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', bodies[name])))
@@ -49,19 +44,11 @@ def cycles(program):
             own += total(body) * max(map(int, re.findall(r"constant\((\d+)\)", bodies[condition])))
         return own
 
-    return total(re.search(r"^ENTRY %?([\w.\-]+)", text, re.MULTILINE)[1])
+    return total(re.search(r"^ENTRY %?([\w.\-]+)", program.as_text(), re.MULTILINE)[1])
 
 
 def slopes(loss):
-    return lambda a, b: jax.value_and_grad(loss, (0, 1, 2))(a, b, jnp.float32(0.07))
-
-
-def split(mesh, collective):
-    def mean(a, b, temperature):
-        values = losses.symmetric_info_nce(a, b, temperature=temperature, axis_name="data", collective=collective)
-        return losses.mean(values, axis_name="data")
-
-    return jax.shard_map(mean, mesh=mesh, in_specs=(jax.P("data"), jax.P("data"), jax.P()), out_specs=jax.P())
+    return lambda a, b: jax.value_and_grad(loss, (0, 1, 2))(a, b, jnp.float32(TEMPERATURE))
 
 
 def main():

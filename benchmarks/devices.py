@@ -13,49 +13,36 @@ import re
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from functools import partial  # noqa: E402
-
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import matplotlib  # noqa: E402
 import measure  # noqa: E402
 import numpy as np  # noqa: E402
-
-from cljax import losses  # noqa: E402
+from pairwise import split  # noqa: E402
 
 BATCH, WIDTH = 16384, 256
 COUNTS = (1, 2, 4, 8)
 
 
-def loss(a, b, temperature, collective):
-    values = losses.symmetric_info_nce(a, b, temperature=temperature, axis_name="data", collective=collective, block_size=1024)
-    return losses.mean(values, axis_name="data")
-
-
-def split(devices, collective):
+def slopes(devices, collective):
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:devices])
-    specs = (jax.P("data"), jax.P("data"), jax.P())
-    return jax.value_and_grad(jax.shard_map(partial(loss, collective=collective), mesh=mesh, in_specs=specs, out_specs=jax.P()), (0, 1, 2))
+    return jax.value_and_grad(split(mesh, collective, block_size=1024), (0, 1, 2))
 
 
 def compiled(devices, collective, batch=BATCH):
     shape = jax.ShapeDtypeStruct((batch, WIDTH), jnp.float32)
-    return jax.jit(split(devices, collective)).lower(shape, shape, jax.ShapeDtypeStruct((), jnp.float32)).compile()
+    return jax.jit(slopes(devices, collective)).lower(shape, shape, jax.ShapeDtypeStruct((), jnp.float32)).compile()
 
 
 def moved(program, devices):
     """Bytes that one device receives: in all-gathers and reduce-scatters all but its own part, in permutations the result, in each turn of a loop."""
     total, trips = 0, _trips(program.as_text())
-    for computation, text in _computations(program.as_text()).items():
+    for computation, text in measure.computations(program).items():
         for shape, kind in re.findall(r"= \(?f32\[([\d,]+)\]\S* (all-gather|reduce-scatter|collective-permute|all-reduce)\(", text):
             size = 4 * np.prod([int(n) for n in shape.split(",")])
             share = {"all-gather": 1 - 1 / devices, "reduce-scatter": devices - 1, "collective-permute": 1, "all-reduce": 2 * (1 - 1 / devices)}[kind]
             total += size * share * trips.get(computation, 1)
     return total
-
-
-def _computations(text):
-    return {name: body for name, body in re.findall(r"^(?:ENTRY )?%?([\w.\-]+) \(.*?\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL)}
 
 
 def _trips(text):
@@ -96,10 +83,10 @@ def main():
             target = ("<= 3", ratio <= 3.05) if collective == "ring" and devices > 1 else ("", None)
             measure.row(what, f"{values[-1]:.0f} MB, {ratio:.2f}", *target)
     inputs = *jax.random.normal(jax.random.key(0), (2, 512, WIDTH)), jnp.float32(0.07)
-    one = jax.tree.leaves(jax.jit(split(1, "gather"))(*inputs))
+    one = jax.tree.leaves(jax.jit(slopes(1, "gather"))(*inputs))
     for collective in memory:
-        found = jax.tree.leaves(jax.jit(split(8, collective))(*inputs))
-        worst = max(np.abs(np.asarray(f) - np.asarray(o)).max() / np.abs(o).max() for f, o in zip(found, one, strict=True))
+        found = jax.tree.leaves(jax.jit(slopes(8, collective))(*inputs))
+        worst = max(map(measure.error, found, one))
         what = f"{collective} over 8 devices: worst difference of value and gradients from one device's, relative"
         measure.row(what, f"{worst:.0e}", "<= 1e-5", worst <= 1e-5)
     draw(memory, options.out)

@@ -3,9 +3,11 @@
 import math
 import os
 import platform
+import re
 import time
 
 import jax
+import numpy as np
 
 HEADER = "| what | result | target | |\n|---|---|---|---|"
 
@@ -58,6 +60,17 @@ def seconds(runs, rounds):
             if turn:
                 best[name] = min(best[name], time.perf_counter() - start)
     return best
+
+
+def error(found, exact):
+    """The largest difference of an entry, relative to the largest exact one."""
+    found, exact = (np.asarray(x, np.float64) for x in (found, exact))
+    return np.abs(found - exact).max() / np.abs(exact).max()
+
+
+def computations(program):
+    """The text of each computation of a compiled program by its name."""
+    return dict(re.findall(r"^(?:ENTRY )?%?([\w.\-]+) \(.*?\{\n(.*?)^\}", program.as_text(), re.MULTILINE | re.DOTALL))
 
 
 def _processor():

@@ -85,20 +85,23 @@ def program(function, shape, **options):
     return measure.compiled(jax.value_and_grad(partial(function, **options), (0, 1, 2)), *inputs(*shape))
 
 
+def split(mesh, collective, **options):
+    """Two-way InfoNCE over all devices of the mesh."""
+
+    def mean(a, b, temperature):
+        how = dict(temperature=temperature, axis_name="data", collective=collective, **options)
+        return losses.mean(losses.symmetric_info_nce(a, b, **how), axis_name="data")
+
+    return jax.shard_map(mean, mesh=mesh, in_specs=(jax.P("data"), jax.P("data"), jax.P()), out_specs=jax.P())
+
+
 def one_a_core(shape):
     """Two-way InfoNCE split over all devices, as `times` takes others; nothing where there is but one device."""
     if jax.device_count() == 1:
         return {}
-
-    def mean(a, b, temperature):
-        how = dict(axis_name="data", collective="ring")
-        return losses.mean(losses.symmetric_info_nce(a, b, temperature=temperature, **how), axis_name="data")
-
     a, b, temperature = inputs(*shape)
     found = *measure.shared((a, b), ["data"]), measure.shared(temperature)
-    specs = (jax.P("data"), jax.P("data"), jax.P())
-    split = jax.shard_map(mean, mesh=measure.mesh(), in_specs=specs, out_specs=jax.P())
-    return {"split": partial(measure.compiled(jax.value_and_grad(split, (0, 1, 2)), *found), *found)}
+    return {"split": partial(measure.compiled(jax.value_and_grad(split(measure.mesh(), "ring"), (0, 1, 2)), *found), *found)}
 
 
 def times(programs, shape, rounds, others=()):
@@ -218,7 +221,7 @@ def exactness(shape):
             with double(True):
                 exact = [np.asarray(gradient) for gradient in wide(*(np.asarray(x, np.float64) for x in (a, b, np.float32(temperature))))]
                 assert exact[0].dtype == np.float64
-            errors.append(max(np.abs(np.asarray(f, np.float64) - e).max() / np.abs(e).max() for f, e in zip(found, exact, strict=True)))
+            errors.append(max(map(measure.error, found, exact)))
         result = ", ".join(f"{error:.0e}" for error in errors)
         measure.row(f"{name}: error of its gradients at temperature 1, 0.07, 0.01", result, "<= 1e-3", max(errors) <= 1e-3)
 
